@@ -66,6 +66,18 @@ def test_input_and_classes_are_those_of_the_library_and_of_the_weights(name, tmp
 
 
 @needs_both
+def test_a_network_of_a_library_is_loaded_from_its_name_and_weights_alone(tmp_path):
+    module = build(parts("timm:resnet18"), SPEC)
+    torch.save(module.state_dict(), tmp_path / "w.pth")
+    network = load_model("timm:resnet18", weights=tmp_path / "w.pth")
+    published = PUBLISHED["timm:resnet18"]
+    assert network.spec.shape == published.shape and network.spec.mean == published.mean
+    assert (
+        network.spec.classes == tuple("0123456") and network.fingerprint() == Network(module, SPEC, "x").fingerprint()
+    )
+
+
+@needs_both
 def test_arguments_of_the_name_come_before_those_of_the_spec():
     spec = InputSpec(shape=(1, 32, 32), classes=("a", "b"))
     assert new_model("timm:resnet18(block_args={})", spec, seed=0).predict(torch.zeros(1, 1, 32, 32)).shape == (1, 2)

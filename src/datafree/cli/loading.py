@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..models.input_spec import InputSpec
     from ..models.network import Network
     from ..records.record import Record
+    from ..releases.libraries import LibraryInput
     from ..runs.run_log import RunLog
 
 __all__ = [
@@ -164,7 +165,7 @@ def images_of(
 
 def load_network(name: str, options: Model, run: Run, spec: InputSpec | None = None) -> Network:
     """A trained network on its device; its record is not looked at."""
-    from ..releases.load import load_model
+    from ..releases.load import load_model, published_input
 
     _check_device(run.device)
     if options.arg:
@@ -172,7 +173,20 @@ def load_network(name: str, options: Model, run: Run, spec: InputSpec | None = N
             f"--arg: got {cut(options.arg[0])} without --code, expected the code that builds the network; give it, or leave "
             "--arg out"
         )
-    return on_device(load_model(name, code=options.code, weights=options.weights, key=options.key, spec=spec), run)
+    network = load_model(name, code=options.code, weights=options.weights, key=options.key, spec=spec)
+    if spec is None and main_process() and (published := published_input(name)) is not None:
+        print(in_words(name, published))
+    return on_device(network, run)
+
+
+def in_words(name: str, published: LibraryInput) -> str:
+    """What a library says of the input of a network that it names."""
+    size = " x ".join(map(str, published.shape))
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (published.mean, published.std))
+    return (
+        f"{name.partition('(')[0]}: its published weights take {size} pixels, resized by {published.interpolation} "
+        f"interpolation, mean {mean}, std {std}; the --shape, --mean and --std of datafree pack state others"
+    )
 
 
 def check_code(name: str, options: Model, network: Network) -> None:

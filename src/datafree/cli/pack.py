@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from cyclopts import Parameter
 
-from .._core.code_names import code_name, with_arguments
+from .._core.code_names import with_arguments
 from .._core.errors import UserError
 from .._core.folder_kinds import is_release
 from ..models.input_spec import InputSpec
 from .arguments import Arguments, Model, settings_of
-from .loading import check_normalisation, inputs_of, say_code
-
-if TYPE_CHECKING:
-    from ..releases.libraries import LibraryInput
+from .loading import check_normalisation, in_words, inputs_of, say_code
 
 __all__ = ["pack"]
 
@@ -73,7 +70,7 @@ def pack(
         Colour on which training shifted the images: `black`, or `mean` if they were normalised before. Without it,
         `synthesize` finds out.
     """
-    from ..releases.load import classes_in, load_model
+    from ..releases.load import classes_in, load_model, published_input
     from ..releases.release import RELEASE_FOLDER, write_release
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
@@ -83,7 +80,7 @@ def pack(
             f"{model} is a release already, expected an architecture; name one of the zoo or file.py:function"
         )
     model = with_arguments(model, arg)
-    published = _published(model)
+    published = published_input(model)
     if published is not None:
         same = shape is None or shape[0] == published.shape[0]  # of another number of channels nothing is known
         shape = shape or published.shape
@@ -96,7 +93,7 @@ def pack(
     spec = spec if border is None else spec.with_border(border)
     network = load_model(model, weights=weights, key=key, spec=spec)
     if published is not None:
-        print(_in_words(model, published))
+        print(in_words(model, published))
     source = Model(weights=weights, key=key)
     settings = {"model": model, **spec.model_dump(mode="json"), "border": border, **settings_of(source)}
     log = RunLog("pack", settings, inputs_of(model, source))
@@ -112,26 +109,6 @@ def pack(
         print(
             f"  training images were shifted on {' '.join(f'{value:g}' for value in spec.border)} (--border {border})"
         )
-
-
-def _published(model: str) -> LibraryInput | None:
-    """The input of the published weights of a network of timm or torchvision; None for other networks."""
-    code = code_name(model)
-    if code is None or not code.is_library:
-        return None
-    from ..releases.libraries import input_of
-
-    code.check()
-    return input_of(code)
-
-
-def _in_words(model: str, published: LibraryInput) -> str:
-    size = " x ".join(map(str, published.shape))
-    mean, std = (" ".join(f"{value:g}" for value in values) for values in (published.mean, published.std))
-    return (
-        f"{model.partition('(')[0]}: its published weights take {size} pixels, resized by {published.interpolation} "
-        f"interpolation, mean {mean}, std {std}; --shape, --mean and --std state others"
-    )
 
 
 def _given(value: T | None, name: str) -> T:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +30,16 @@ from .builder_names import check_name, pack_command
 from .quantized import open_quantized
 from .release import Release, check_code, is_release, is_zoo
 
+if TYPE_CHECKING:
+    from .libraries import LibraryInput
+
 COUNTERS = ("total_ops", "total_params")
 """Buffers that tools which count a network's operations leave in its state dict."""
 
-__all__ = ["all_files", "classes_in", "code_files", "load_model", "load_weights", "new_model", "read_code"]
+__all__ = [
+    "all_files", "classes_in", "code_files", "load_model", "load_weights", "new_model", "published_input", "published_spec",
+    "read_code",
+]  # fmt: skip
 
 
 @checked
@@ -49,7 +55,8 @@ def load_model(
     """A trained network in eval mode, on the CPU. Import paths come from `name` or `code`, never from inside a file.
 
     - `name`: a release folder, which brings spec and weights; a quantized folder, which is opened through onnxruntime; or a
-      name of the zoo, `file.py:function` or `package.module:function` with `weights` and `spec`.
+      name of the zoo, `file.py:function` or `package.module:function` with `weights` and `spec`; for `timm:NAME` and
+      `torchvision:NAME`, the spec is by default that of their published weights, with the classes of the file.
     - `code`: for a release of a custom network, the `file.py:function` that builds it.
     - `module`: instead of `code`, a module of that architecture with any weights: `load_model("mine", module=MyNet())`. It
       is copied and keeps its weights.
@@ -97,6 +104,7 @@ def load_model(
             raise UserError(
                 f"model {name!r} has no weights; give a release folder, or `weights='FILE'` beside the model"
             )
+        spec = spec or published_spec(name, weights, key)
         if spec is None:
             raise UserError(f"model {name!r} comes without a spec; make a release of it: {pack_command(name, weights)}")
         architecture, path = name, weights
@@ -195,6 +203,30 @@ def _first_pass(network: Network) -> None:
         network.logits(torch.full((2, *spec.shape), (spec.low + spec.high) / 2))
     finally:
         module.train()
+
+
+def published_input(name: str) -> LibraryInput | None:
+    """What the published weights of a network of timm or torchvision take; None for other networks."""
+    code = code_name(name)
+    if code is None or not code.is_library:
+        return None
+    from .libraries import input_of
+
+    code.check()
+    with guarded(name, code):
+        return input_of(code)
+
+
+def published_spec(name: str, weights: str | Path, key: str | None = None) -> InputSpec | None:
+    """The spec of a network of timm or torchvision: its published input, and the classes of the weights in a file; None for
+    other networks.
+    """
+    published = published_input(name)
+    if published is None:
+        return None
+    count = classes_in(name, published.shape, weights, key) or published.classes
+    classes = tuple(map(str, range(count)))
+    return InputSpec(shape=published.shape, classes=classes, mean=published.mean, std=published.std)
 
 
 def classes_in(name: str, shape: tuple[int, int, int], path: str | Path, key: str | None = None) -> int | None:
