@@ -68,7 +68,7 @@ NAMES = [
     ("pack hinton16 --weights nosuch --shape 1 8 8 --classes 10 --out o", "cannot read 'nosuch'"),
     ("pack teacher --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out o", "is a release already"),
     ("convert nosuch.pt --out o", "cannot read 'nosuch.pt'"),
-    ("convert own.py --out o", "'own.py' is no zip"),
+    ("convert own.py --out o", "'own.py' is no torch file, expected what torch.save writes"),
 ]
 
 PACK = "pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out o"

@@ -116,7 +116,7 @@ def test_a_report_measures_networks_of_different_code(pair, command):
             "nets.py:built",
             "nets.py:built is a network that is built already, expected the function or class that builds it",
         ),
-        ("nets.py:Net", ", called with the InputSpec; fix it"),
+        ("nets.py:Net", "nets.py:Net needs the argument 'width', expected a value for it"),
     ],
 )
 def test_a_name_that_builds_nothing_is_told_what_would_and_runs_nothing_for_it(name, text, here, command):

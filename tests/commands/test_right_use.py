@@ -114,8 +114,9 @@ def test_inspect_says_what_a_release_a_record_a_set_and_a_run_hold(command, here
 
 @pytest.mark.parametrize("method", sorted(methods.methods()))
 def test_every_method_makes_its_images(command, here, method):
-    steps = "--steps 2" if "steps" in methods.methods()[method].model_fields else ""
-    done = command(f"synthesize {method} teacher {steps} --images 8 --chunk 8 --out made --quiet")
+    fields = methods.methods()[method].model_fields
+    few = " ".join(flag for field, flag in (("steps", "--steps 2"), ("discard", "--discard 1")) if field in fields)
+    done = command(f"synthesize {method} teacher {few} --images 8 --chunk 8 --out made --quiet")
     assert (done.code, done.err) == (0, "")
     targeted = getattr(methods.methods()[method], "targeted", True)
     assert done.out.startswith(

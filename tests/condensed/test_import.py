@@ -257,7 +257,6 @@ def off(digits, tmp_path_factory):
     torch.save([images, labels.numpy()], here / "numpy.pt")
     torch.save([images.log(), labels], here / "infinite.pt")
     torch.save([images.new_zeros(1).expand(1 << 40), labels], here / "vast.pt")
-    torch.save([images, labels], here / "old.pt", _use_new_zipfile_serialization=False)
     (here / "plain.pt").write_bytes(pickle.dumps(Touch()))
     with zipfile.ZipFile(here / "evil.pt", "w") as file:
         file.writestr("x/data.pkl", pickle.dumps([Touch(), Touch()], protocol=2))
@@ -327,8 +326,7 @@ class Touch:
         ("numpy.pt teacher --pixels 0-1", "instead of a tensor; expected torch tensors"),
         ("infinite.pt teacher --pixels 0-1", "images with NaN or infinity"),
         ("vast.pt teacher --pixels 0-1", "declares shape (1099511627776,), but its storage holds 1 numbers"),
-        ("old.pt teacher --pixels 0-1", "'old.pt' is no zip"),
-        ("plain.pt teacher --pixels 0-1", "'plain.pt' is no zip"),
+        ("plain.pt teacher --pixels 0-1", "'plain.pt' is no torch file"),
         ("evil.pt teacher --pixels 0-1", "'evil.pt' holds 'posix mkdir' instead of a tensor; expected torch tensors"),
         ("bomb.npz teacher --pixels 0-1", "unpacks to 41,943,040; expected at most"),
         ("objects.npz teacher --pixels 0-1", "holds Python objects (a pickle), which are never loaded"),

@@ -56,7 +56,8 @@ def refused(method, network, known) -> str | None:
 @pytest.mark.parametrize("name", sorted(methods.methods()))
 def test_every_method_makes_finite_images_of_the_input_shape(published, name):
     network, known = published
-    few = {"steps": 3} if "steps" in methods.methods()[name].model_fields else {}
+    fields = methods.methods()[name].model_fields
+    few = {field: count for field, count in (("steps", 3), ("discard", 1)) if field in fields}
     method = methods.from_name(name, **few)
     if name not in WORKING[network.name] and (refusal := refused(method, network, known)) is not None:
         assert re.fullmatch(".*publisher.*", refusal)  # one line; tests/synthesis has the details

@@ -32,9 +32,9 @@ BOXED = [
 
 
 def quick(name: str, **settings):
-    """The method with three steps, where it has steps."""
-    steps = {"steps": 3} if "steps" in CLASSES[name].model_fields else {}
-    return methods.from_dict({"method": name, **steps, **settings})
+    """The method with three steps, where it has steps, and with one discarded batch, where it discards some."""
+    few = {field: count for field, count in (("steps", 3), ("discard", 1)) if field in CLASSES[name].model_fields}
+    return methods.from_dict({"method": name, **few, **settings})
 
 
 def hooks(network) -> int:
