@@ -73,7 +73,8 @@ def test_a_network_of_a_library_is_loaded_from_its_name_and_weights_alone(tmp_pa
     published = PUBLISHED["timm:resnet18"]
     assert network.spec.shape == published.shape and network.spec.mean == published.mean
     assert (
-        network.spec.classes == tuple("0123456") and network.fingerprint() == Network(module, network.spec, "x").fingerprint()
+        network.spec.classes == tuple("0123456")
+        and network.fingerprint() == Network(module, network.spec, "x").fingerprint()
     )
 
 
