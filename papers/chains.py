@@ -15,10 +15,14 @@ from typing import Any
 
 import torch
 
+from datafree.models.precision import fastest_precision
 from papers.claims import load, metric, save
 from papers.tables import render
 
-__all__ = ["arguments", "merged", "run", "with_gpu"]
+__all__ = ["PRECISION", "arguments", "merged", "run", "with_gpu"]
+
+PRECISION = fastest_precision(torch.device("cpu"))
+"""Number format of the CIFAR rows on a CPU: a seed that is measured on another CPU may have another one."""
 
 
 def arguments(

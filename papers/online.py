@@ -14,8 +14,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from datafree._core.files import read_header
 from datafree.data import load
 from datafree.distillation import replay
@@ -29,11 +27,10 @@ from datafree.distillation.training_loop import Schedule
 from datafree.evaluation.accuracy import evaluate
 from datafree.evaluation.stability import HALF, stability
 from datafree.models.network import Network
-from datafree.models.precision import fastest_precision
 from datafree.releases.load import new_model
 from datafree.releases.release import write_release
 from papers.cells import cell_path, cells_by_seed, current_keys, deviations, measure, provenance, read_cell
-from papers.chains import arguments, with_gpu
+from papers.chains import PRECISION, arguments, with_gpu
 from papers.chains import run as run_chains
 from papers.claims import ACCURACY, experiment, metric
 from papers.teachers import RESNET20, RESNET44, SIMPNET, SIMPNET600K, PublishedTeacher, spec_of, teacher_of
@@ -136,7 +133,6 @@ def resnets(rows: Mapping[str, OnlineRow]) -> tuple[Pair, ...]:
     return published, *(Pair(data=data, training=training, **shared) for data in ("cifar100", "svhn"))
 
 
-PRECISION = fastest_precision(torch.device("cpu"))
 FORGETTING: Mapping[str, Any] = {
     "epochs": 20, "iterations": 40, "student_steps": 5, "batch": 32, "statistics": 0.01, "decay": "constant",
     "warmup": 0.0, "keep": "last", "precision": PRECISION,

@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from datafree.distillation.distill import Distillation
 from datafree.distillation.online.settings import OnlineDistillation
 from datafree.distillation.students import Start
 from datafree.distillation.training_loop import Schedule
 from datafree.models.input_spec import InputSpec
-from datafree.models.precision import fastest_precision
 from datafree.synthesis.methods.meta_generator import MetaGenerator
+from papers.chains import PRECISION
 from papers.teachers import RESNET20, SIMPNET, SIMPNET600K, PublishedTeacher, spec_of
 
 __all__ = ["BUDGETS", "Budget", "OnlineRow", "Pair", "Row"]
@@ -23,8 +21,6 @@ __all__ = ["BUDGETS", "Budget", "OnlineRow", "Pair", "Row"]
 BATCH = 128
 TRAINING = Schedule(epochs=10, batch=64, learning_rate=0.005)
 """How a teacher is trained here."""
-PRECISION = fastest_precision(torch.device("cpu"))
-"""Number format of the CIFAR rows on a CPU: a seed that is measured on another CPU may have another one."""
 RECIPE = MetaGenerator(precision=PRECISION, flip=True)
 """The synthesis method, with settings that were chosen without the test set; see the README."""
 LEARNING = Distillation(

@@ -103,9 +103,9 @@ def check_data(data: Data, *others: str | None) -> None:
     """
     check_attribute(data, *others)
     named = data.data or next((name for name in others if name is not None), None)
-    given = {name: value for name, value in asdict(data).items() if value is not None}
-    check_used(given, [Use("limit", "data")], {"data": data.data})
-    check_used(given, [Use("class_order", "data"), Use("data_dir", "data")], {"data": named})
+    options = {name: value for name, value in asdict(data).items() if value is not None}
+    check_used(options, [Use("limit", "data")], {"data": data.data})
+    check_used(options, [Use("class_order", "data"), Use("data_dir", "data")], {"data": named})
 
 
 def test_data(student: Network, data: Data, *, complete: bool) -> Dataset | None:

@@ -160,10 +160,10 @@ def finish(synthetic_set: "SyntheticSet", out: Path, log: "RunLog") -> None:
 
 def _augmentation(settings: dict[str, Any]) -> str | None:
     """How the images of a generator were shifted and mirrored, and the flags of other commands that do the same."""
-    from ..synthesis.methods.meta_generator import augmentation_of
+    from ..synthesis.methods.meta_generator import augmentation_of, generator_settings
 
-    generator = settings.get("generator", settings)
-    if not isinstance(generator, dict) or generator.get("method") != "meta-generator":
+    generator = generator_settings(settings)
+    if generator is None:
         return None
     shift, flip = augmentation_of(settings)
     colour = {"black": " on black", "mean": " on the mean colour"}.get(generator.get("border") or "", "")

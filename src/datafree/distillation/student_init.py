@@ -77,9 +77,9 @@ def copy_teacher_channels(student: Network, teacher: Network, pixels: Tensor) ->
         for reader in part.readers:
             _refit(changed, reader, part, selected)
     for part, selected in zip(parts, selections, strict=True):
-        for place, kept in _kept(part, selected).items():
+        for place, channels in _channels_by_place(part, selected).items():
             for name in _tensors(place, state):
-                changed[name] = changed[name][kept]
+                changed[name] = changed[name][channels]
     for name, tensor in student_state.items():
         tensor.copy_(_first_channels(changed[name], tensor))
     return True
@@ -204,7 +204,7 @@ class _Part:
     def select(self) -> list[Tensor]:
         """The channels of each group that the student gets, ascending."""
         counts = [(pair.teacher.count, pair.student.count) for pair in self.pairs]
-        return _choose(self.readers, [count for count, _ in counts], [kept for _, kept in counts])
+        return _choose(self.readers, [teacher for teacher, _ in counts], [student for _, student in counts])
 
 
 def _parts(student: Network, teacher: Network, state: dict[str, Tensor], pixels: Tensor) -> list[_Part]:
@@ -419,14 +419,14 @@ def _refit(state: dict[str, Tensor], reader: _Reader, part: _Part, chosen: list[
         state[bias] = state[bias] + torch.einsum("ocp,c->o", reader.weight, offset).to(state[bias])
 
 
-def _kept(part: _Part, chosen: list[Tensor]) -> dict[Place, Tensor]:
+def _channels_by_place(part: _Part, chosen: list[Tensor]) -> dict[Place, Tensor]:
     """Place that writes or scales -> the teacher's channels that the student has there, in the student's order."""
     pieces: dict[Place, list[tuple[Tensor, Tensor]]] = {}
     for pair, selected in zip(part.pairs, chosen, strict=True):
         for place, index in pair.student.indices.items():
             pieces.setdefault(place, []).append((index.flatten(), pair.teacher.indices[place][selected].flatten()))
-    kept = {}
+    by_place = {}
     for place, parts in pieces.items():
         positions, channels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        kept[place] = channels[positions.argsort()]
-    return kept
+        by_place[place] = channels[positions.argsort()]
+    return by_place

@@ -10,9 +10,7 @@ import torch
 
 from .._core.errors import Notice
 
-__all__ = ["Precision", "autocast", "fastest_precision", "note_emulation"]
-
-Precision = Literal["float32", "bfloat16"]
+__all__ = ["autocast", "fastest_precision", "note_emulation"]
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
@@ -20,7 +18,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
-def fastest_precision(device: torch.device) -> Precision:
+def fastest_precision(device: torch.device) -> Literal["float32", "bfloat16"]:
     """`bfloat16`, or `float32` on a CPU that would emulate it."""
     return "float32" if device.type == "cpu" and _emulates_bfloat16() else "bfloat16"
 

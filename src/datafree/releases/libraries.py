@@ -82,10 +82,10 @@ def _of_torchvision(torchvision: Any, name: str) -> LibraryInput | None:
     weights = getattr(torchvision.models.get_model_weights(name), "DEFAULT", None)
     if weights is None:
         return None
-    shown = weights.transforms()
-    side = shown.crop_size[0]
-    mode, classes = shown.interpolation.value, len(weights.meta["categories"])
-    return LibraryInput((3, side, side), tuple(shown.mean), tuple(shown.std), mode, classes)
+    preset = weights.transforms()
+    side = preset.crop_size[0]
+    mode, classes = preset.interpolation.value, len(weights.meta["categories"])
+    return LibraryInput((3, side, side), tuple(preset.mean), tuple(preset.std), mode, classes)
 
 
 def _library(code: CodeName) -> Any:
@@ -94,12 +94,11 @@ def _library(code: CodeName) -> Any:
     if code.place == "torchvision":
         assert torchvision is not None
         names = torchvision.models.list_models(module=torchvision.models)
-        known = code.attribute in names
-        library = torchvision
+        library, has_network = torchvision, code.attribute in names
     else:
         library = _import("timm")
-        known, names = library.is_model(code.attribute), library.list_models()
-    if not known:
+        names, has_network = library.list_models(), library.is_model(code.attribute)
+    if not has_network:
         raise unknown("network", code.attribute, names, code.place)
     return library
 

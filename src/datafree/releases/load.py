@@ -33,13 +33,13 @@ from .release import Release, check_code, is_release, is_zoo
 if TYPE_CHECKING:
     from .libraries import LibraryInput
 
-COUNTERS = ("total_ops", "total_params")
-"""Buffers that tools which count a network's operations leave in its state dict."""
-
 __all__ = [
     "all_files", "classes_in", "code_files", "load_model", "load_weights", "new_model", "published_input", "published_spec",
     "read_code",
 ]  # fmt: skip
+
+COUNTERS = ("total_ops", "total_params")
+"""Buffers that tools which count a network's operations leave in its state dict."""
 
 
 @checked
@@ -124,14 +124,14 @@ def load_model(
     return network
 
 
-def _check_spec(given: InputSpec | None, spec: InputSpec, name: str) -> None:
+def _check_spec(argument: InputSpec | None, spec: InputSpec, name: str) -> None:
     """Raises UserError for a spec that differs from that of the release."""
-    if given is None or given == spec:
+    if argument is None or argument == spec:
         return
-    field = next(field for field in type(spec).model_fields if getattr(given, field) != getattr(spec, field))
+    field = next(field for field in type(spec).model_fields if getattr(argument, field) != getattr(spec, field))
     raise UserError(
-        f"spec: got another {field} ({cut(getattr(given, field))}) than {name} has, expected {cut(getattr(spec, field))}; "
-        "leave `spec` out, since a release has its own"
+        f"spec: got another {field} ({cut(getattr(argument, field))}) than {name} has, expected "
+        f"{cut(getattr(spec, field))}; leave `spec` out, since a release has its own"
     )
 
 
@@ -236,14 +236,14 @@ def classes_in(name: str, shape: tuple[int, int, int], path: str | Path, key: st
     """
     code = code_name(name)
     assert code is not None
-    few, more = (
+    state, wider = (
         _from_library(name, code, InputSpec(shape=shape, classes=tuple(map(str, range(count))))).state_dict()
         for count in (2, 3)
     )
-    layer = next((name for name in few if few[name].shape != more[name].shape), None)
+    layer = next((name for name in state if state[name].shape != wider[name].shape), None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)  # load_model repeats them
-        tensors = named_as_in(few, _read(path, key), path)
+        tensors = named_as_in(state, _read(path, key), path)
     return int(tensors[layer].shape[0]) if layer in tensors and tensors[layer].ndim else None
 
 

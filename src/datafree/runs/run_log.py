@@ -263,8 +263,8 @@ def versions() -> dict[str, str]:
 
 def _installed() -> dict[str, str]:
     """Versions of the installed packages that build, quantize and run networks; none is imported."""
-    found = {name: installed_version(name) for name in (*SUPPORTED, *SUPPORTED_EXTRA, *LIBRARIES)}
-    return {name: version for name, version in found.items() if version is not None}
+    versions = {name: installed_version(name) for name in (*SUPPORTED, *SUPPORTED_EXTRA, *LIBRARIES)}
+    return {name: version for name, version in versions.items() if version is not None}
 
 
 def device_name(device: str) -> str:

@@ -36,10 +36,10 @@ def state_dict(content: Any, subject: str, key: str | None = None) -> dict[str, 
     UserError if there is none or if they cannot be told apart, and warns with a `Notice` if there are others.
     """
     tables = dict(_tables(content, set()))
-    if key is not None and (found := _under(content, key, tables, subject)) is not None:
-        content, tables = found, {f"{key}/{name}": table for name, table in _tables(found, set())}
+    if key is not None and (part := _under(content, key, tables, subject)) is not None:
+        content, tables = part, {f"{key}/{name}": table for name, table in _tables(part, set())}
         key = None
-    if tables and not (isinstance(content, dict) and _of_tensors(content) and not any(map(_known, tables))):
+    if tables and not (isinstance(content, dict) and _of_tensors(content) and not any(map(_has_usual_key, tables))):
         content = _chosen(content, tables, subject, key)
     elif isinstance(content, dict) and not _of_tensors(content):
         _check_module(content, subject)
@@ -51,9 +51,9 @@ def _chosen(content: Any, tables: dict[str, dict[str, Any]], subject: str, part:
     """The preferred table, or those of its tensors whose names begin with `part`. Warns if there is another network."""
     chosen = min(tables, key=_rank)
     others = [name for name in tables if name != chosen]
-    if others and not _known(chosen) and part is not None:
+    if others and not _has_usual_key(chosen) and part is not None:
         raise unknown("key", part, _listed(tables), subject)
-    if others and not _known(chosen):
+    if others and not _has_usual_key(chosen):
         names = ", ".join(map(_quoted, list(tables)[:5]))
         raise UserError(f"{subject} holds weights under {names}, expected one of them; give `key`")
     table = tables[chosen]
@@ -159,14 +159,14 @@ def _of_tensors(content: dict[Any, Any]) -> bool:
     return any(isinstance(value, Described) for value in content.values())
 
 
-def _known(path: str) -> bool:
+def _has_usual_key(path: str) -> bool:
     return any(key in KEYS for key in path.split("/"))
 
 
 def _rank(path: str) -> tuple[bool, int, int]:
     """Preference of a table: a known key first, then fewer nested keys, then the order of `KEYS`."""
     keys = path.split("/")
-    return not _known(path), len(keys), min((KEYS.index(key) for key in keys if key in KEYS), default=len(KEYS))
+    return not _has_usual_key(path), len(keys), min((KEYS.index(key) for key in keys if key in KEYS), default=len(KEYS))
 
 
 def _under(content: Any, key: str, tables: dict[str, Any], subject: str) -> Any:

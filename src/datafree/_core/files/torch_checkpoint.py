@@ -18,7 +18,8 @@ from .open_file import check_pointer, open_regular
 from .pickle_reader import Described
 from .state_dicts import state_dict
 from .tensors import WEIGHTS, read_tensors, write_tensors
-from .torch_legacy import MAGIC, STORAGES, LegacyCheckpoint, storage_dtype
+from .torch_legacy import MAGIC, LegacyCheckpoint
+from .torch_storages import STORAGES, storage_dtype
 from .torch_zip import BAD_ZIP, ZipCheckpoint
 
 __all__ = ["convert_weights", "is_torch", "read_torch", "read_torch_weights"]

@@ -6,27 +6,14 @@ import struct
 from io import FileIO
 from typing import Any
 
-import torch
-
 from .open_file import read_into
 from .pickle_reader import Stream, describe_stream
-from .torch_zip import PICKLE_CAP
+from .torch_storages import PICKLE_CAP, storage_class, storage_dtype
 
-__all__ = ["MAGIC", "STORAGES", "LegacyCheckpoint", "storage_dtype"]
+__all__ = ["MAGIC", "LegacyCheckpoint"]
 
 MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """Its first bytes: the pickled number 0x1950a86a20f9469cfc6c."""
-STORAGES = {
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Long": torch.int64,
-    "Int": torch.int32,
-    "Byte": torch.uint8,
-    "Bool": torch.bool,
-}
-"""Storage class -> dtype, of those that weight files here may have."""
 _OTHER_SIZES = {
     "Short": 2,
     "Char": 1,
@@ -38,11 +25,6 @@ _OTHER_SIZES = {
     "Untyped": 1,
 }
 """Storage class -> bytes per number, of those that are skipped. Newer formats, such as float8, are in an untyped one."""
-
-
-def storage_dtype(name: str) -> torch.dtype | None:
-    """The dtype of a storage class, such as `torch FloatStorage` or `torch.cuda FloatStorage`; None for others."""
-    return STORAGES.get(_class_of(name))
 
 
 class LegacyCheckpoint:
@@ -90,7 +72,7 @@ class LegacyCheckpoint:
         """Notes where a storage is: its number of values in eight bytes, then the values."""
         if storage is None or key in self.places:
             raise ValueError(f"storage {key[:80]!r} belongs to no tensor, or occurs twice")
-        dtype, name = storage_dtype(storage), _class_of(storage)
+        dtype, name = storage_dtype(storage), storage_class(storage)
         if dtype is None and name not in _OTHER_SIZES:
             raise ValueError(f"its storage {storage[:80]!r} is of an unknown type")
         if self.position + 8 > self.size:
@@ -101,7 +83,3 @@ class LegacyCheckpoint:
         if count < 0 or self.position > self.size:
             raise ValueError("it ends within a storage")
         self.places[key] = (self.position - length, length)
-
-
-def _class_of(storage: str) -> str:
-    return storage.rpartition(" ")[2].removesuffix("Storage")

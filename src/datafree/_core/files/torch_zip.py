@@ -11,11 +11,10 @@ from typing import Any
 
 from ..errors import UserError
 from .pickle_reader import describe
+from .torch_storages import PICKLE_CAP
 
-__all__ = ["BAD_ZIP", "PICKLE_CAP", "ZipCheckpoint"]
+__all__ = ["BAD_ZIP", "ZipCheckpoint"]
 
-PICKLE_CAP = 16 << 20
-"""Maximum bytes of a pickle."""
 _DIRECTORY_CAP = 4 << 20  # 40,000 members; the zipfile module takes about 100 MB for them
 BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error)
 """What reading a damaged file raises."""

@@ -98,6 +98,8 @@ def _match(folder: Path, network: Network, sets: list[Path], seed: int) -> tuple
             warnings.append(f"{path.name} was not matched: {error}")
     noise = from_name("gaussian").bind(network, None).chunk(0, seed, IMAGES_MATCHED).pixels
     results.append(layer_matches(network, "noise", noise, layers, reference=True))
-    shown = "those of meta-generator shifted and mirrored as they were made" if augmented else "shown as they are"
-    caption = f"{folder.name}: at most {IMAGES_MATCHED} images of each set, {shown}; noise in grey"
+    augmentation = (
+        "those of meta-generator shifted and mirrored as they were made" if augmented else "shown as they are"
+    )
+    caption = f"{folder.name}: at most {IMAGES_MATCHED} images of each set, {augmentation}; noise in grey"
     return [Match(caption, results)] if len(results) > 1 else [], warnings

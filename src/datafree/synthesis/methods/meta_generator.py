@@ -33,7 +33,7 @@ from ..losses.classes import TargetClass
 from . import Batch, chunk_labels
 from .inversion import not_finite
 
-__all__ = ["BoundMetaGenerator", "MetaGenerator", "augmentation_of"]
+__all__ = ["BoundMetaGenerator", "MetaGenerator", "augmentation_of", "generator_settings"]
 
 LARGEST = 10_240
 """Maximum number of images per chunk: each chunk begins with a new generator and its `discard` batches."""
@@ -249,15 +249,19 @@ class BoundMetaGenerator:
         return pixels.detach().float(), divergence, sums
 
 
+def generator_settings(settings: Any) -> dict[str, Any] | None:
+    """The settings of this method among those in set.json, where it may be within another one's `generator`; or None."""
+    generator = settings.get("generator", settings) if isinstance(settings, dict) else None
+    return generator if isinstance(generator, dict) and generator.get("method") == "meta-generator" else None
+
+
 def augmentation_of(settings: Any) -> tuple[int, bool]:
     """Maximum shift in pixels, and whether images were mirrored, while a set was made; (0, False) for other methods.
 
-    `settings` are those of the method in set.json. This method may be within another one's `generator`.
+    `settings` are those of the method in set.json.
     """
-    settings = settings.get("generator", settings) if isinstance(settings, dict) else None
-    if not isinstance(settings, dict) or settings.get("method") != "meta-generator":
-        return 0, False
-    shift, flip = settings.get("jitter"), settings.get("flip")
+    generator = generator_settings(settings) or {}
+    shift, flip = generator.get("jitter"), generator.get("flip")
     return (shift if isinstance(shift, int) and shift > 0 else 0), flip is True
 
 
