@@ -127,7 +127,7 @@ REFUSED = {
     "sparse": (
         lambda: nn.ParameterList([nn.Parameter(torch.eye(3).to_sparse())]), "is torch.sparse_coo", "call to_dense()"
     ),
-    "two": (lambda: Net(last=lambda _, z: (z, z)), "returns a tuple, expected a tensor of logits", "return them alone"),
+    "two": (lambda: Net(last=lambda _, z: (z, z)), "returns a tuple of 0 (16, 3), 1 (16, 3), expected one", "`output='0'`"),
 }  # fmt: skip
 
 
@@ -367,7 +367,10 @@ def test_an_image_that_gives_no_number_is_counted_over_all_batches(toy, monkeypa
 
 
 OTHER_OUTPUTS = {
-    "maps": (lambda _, z: z[:, :, None, None], r"outputs of shape \(\d+, 3, 1, 1\), expected \(images, 3 classes\)"),
+    "maps": (
+        lambda _, z: z[:, :, None, None].expand(-1, -1, 2, 2),
+        r"outputs of shape \(\d+, 3, 2, 2\), expected \(images",
+    ),
     "one logit": (lambda _, z: z[:, :1], r"outputs of shape \(\d+, 1\), expected \(images, 3 classes\)"),
     "no logits": (lambda _, z: z[:, 0], r"outputs of shape \(\d+,\), expected \(images, 3 classes\)"),
     "all in one": (lambda _, z: z.sum(), r"outputs of shape \(\), expected \(images, 3 classes\)"),

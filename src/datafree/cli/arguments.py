@@ -97,6 +97,9 @@ class Model:
     """File of weights to use instead of the release's own: safetensors, or a .pt or .pth file, of which no code is run."""
     key: str | None = None
     """Which weights of a file of several networks, with / between nested keys, such as `ema/module`."""
+    output: str | None = None
+    """Which of several tensors that a network given by name returns are the logits: position or name, with / between nested
+    ones; by default the one named `logits`, or the only one of that shape."""
     record: Annotated[Path | None, Parameter(parse=False)] = None
     """Not an option of commands that read no record; see `RecordedModel`."""
 
@@ -107,11 +110,12 @@ class Model:
 
 
 def settings_of(source: Model) -> dict[str, Any]:
-    """The options of a model for run.json; without a `key`, which earlier versions lacked, unless one was given."""
+    """The options of a model for run.json; without `key` and `output`, which earlier versions lacked, unless given."""
     settings = asdict(source)
     del settings["arg"]  # in the name of the code
-    if source.key is None:
-        del settings["key"]
+    for later in ("key", "output"):
+        if settings[later] is None:
+            del settings[later]
     return settings
 
 

@@ -173,7 +173,9 @@ def load_network(name: str, options: Model, run: Run, spec: InputSpec | None = N
             f"--arg: got {cut(options.arg[0])} without --code, expected the code that builds the network; give it, or leave "
             "--arg out"
         )
-    network = load_model(name, code=options.code, weights=options.weights, key=options.key, spec=spec)
+    network = load_model(
+        name, code=options.code, weights=options.weights, key=options.key, spec=spec, output=options.output
+    )
     if spec is None and main_process() and (published := published_input(name)) is not None:
         print(in_words(name, published))
     return on_device(network, run)

@@ -27,6 +27,7 @@ def pack(
     weights: Path,
     key: str | None = None,
     arg: Arguments = (),
+    output: str | None = None,
     shape: Annotated[tuple[int, int, int] | None, Parameter(negative="")] = None,
     classes: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative="")] = None,
     out: Path,
@@ -52,6 +53,9 @@ def pack(
         Which weights of a file of several networks, with / between nested keys, such as `ema/module`.
     arg
         Argument of the function that builds the network, NAME=VALUE; repeat it for more.
+    output
+        Which of several tensors that the network returns are the logits: position or name, with / between nested ones; by
+        default the one named `logits`, or the only one of that shape.
     shape
         Shape of an image: channels, height and width. Networks of timm and torchvision have that of their published weights
         by default.
@@ -91,10 +95,10 @@ def pack(
     check_normalisation(mean, std, shape[0])
     spec = InputSpec(shape=shape, mean=mean, std=std, classes=_named(classes))
     spec = spec if border is None else spec.with_border(border)
-    network = load_model(model, weights=weights, key=key, spec=spec)
+    network = load_model(model, weights=weights, key=key, spec=spec, output=output)
     if published is not None:
         print(in_words(model, published))
-    source = Model(weights=weights, key=key)
+    source = Model(weights=weights, key=key, output=output)
     settings = {"model": model, **spec.model_dump(mode="json"), "border": border, **settings_of(source)}
     log = RunLog("pack", settings, inputs_of(model, source))
     with output_folder(out, RELEASE_FOLDER, log, reads=[weights.parent]) as folder:

@@ -50,6 +50,7 @@ def quantize(
     data: Data | None,
     checkpoint: Path | None,
     key: str | None,
+    output: str | None,
     code: str | None,
     arg: tuple[str, ...],
     record: Path | None,
@@ -82,7 +83,7 @@ def quantize(
     check_data(data, *(name for name in (calibrate, finetune) if name is not None and reads_data(name)))
     if code is None:
         model, arg = with_arguments(model, arg), ()
-    source = Model(code=code, arg=arg, weights=checkpoint, key=key, record=record)
+    source = Model(code=code, arg=arg, weights=checkpoint, key=key, output=output, record=record)
     code = source.code
     run = resumed(run, out / STATE)
     network = load_network(model, source, run)
@@ -100,7 +101,8 @@ def quantize(
         "model": model, **bits.model_dump(), "calibrate": calibrate, "images": images, "equalise": equalise,
         "correct_bias": correct_bias, "target_cpu": target_cpu,
         "finetune": finetune, **(settings.model_dump() if finetune else {}), "executorch": executorch,
-        "checkpoint": checkpoint, **({} if key is None else {"key": key}), "code": code, "record": record,
+        "checkpoint": checkpoint, **({} if key is None else {"key": key}),
+        **({} if output is None else {"output": output}), "code": code, "record": record,
         **asdict(data), **asdict(run),
     }  # fmt: skip
     names = {"calibrate": calibrate} | ({} if finetune is None else {"finetune": finetune})

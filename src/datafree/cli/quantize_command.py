@@ -39,6 +39,7 @@ def quantize(
     data: Data | None = None,
     weights: Path | None = None,
     key: str | None = None,
+    output: str | None = None,
     code: str | None = None,
     arg: Arguments = (),
     record: Path | None = None,
@@ -84,6 +85,9 @@ def quantize(
         run.
     key
         Which weights of a file of several networks, with / between nested keys, such as `ema/module`.
+    output
+        Which of several tensors that a network given by name returns are the logits: position or name, with / between
+        nested ones; by default the one named `logits`, or the only one of that shape.
     code
         file.py:function that builds the network, for a release of a custom network.
     arg
@@ -107,5 +111,5 @@ def quantize(
     make(
         teacher, out=out, bits=Bits(**values(bits)), calibrate=calibrate, images=images, equalise=equalise,
         correct_bias=correct_bias, target_cpu=target_cpu, finetune=finetune, executorch=executorch,
-        settings=tuning, data=data, checkpoint=weights, key=key, code=code, arg=arg, record=record, run=run,
+        settings=tuning, data=data, checkpoint=weights, key=key, output=output, code=code, arg=arg, record=record, run=run,
     )  # fmt: skip

@@ -65,7 +65,7 @@ def channel_groups(network: Network) -> list[ChannelGroup]:
         order = hooks.order(network)
     except UserError:
         return []
-    copy = Network(copied(network.module).cpu().eval(), network.spec, network.name)
+    copy = network.with_module(copied(network.module).cpu().eval())
     modules = {name: copy.module.get_submodule(name) for name in order}
     if len(modules) < len(order):
         return []

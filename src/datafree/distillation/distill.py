@@ -155,7 +155,7 @@ class DistillationPlan:
             agreement(logits, student.predict(pixels), self.teacher.spec.classes), self.chosen.warnings, world().size,
             self._provenance(time.perf_counter() - began),
         )  # fmt: skip
-        return DistilledNetwork(student.module, student.spec, student.name, training)
+        return DistilledNetwork(student.module, student.spec, student.name, student.output, training)
 
     def _provenance(self, seconds: float) -> Provenance:
         settings = {

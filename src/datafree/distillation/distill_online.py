@@ -179,7 +179,7 @@ class OnlinePlan:
         training = OnlineTraining(
             history, settings, self.replay, from_teacher, world().size, self._provenance(time.perf_counter() - began)
         )
-        return OnlineNetwork(student.module, student.spec, student.name, training)
+        return OnlineNetwork(student.module, student.spec, student.name, student.output, training)
 
     def _provenance(self, seconds: float) -> Provenance:
         identity = self.identity()

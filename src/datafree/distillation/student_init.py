@@ -119,7 +119,7 @@ def without_blocks(teacher: Network, student: Network) -> Network | None:
         changed = True
     if not changed:
         return None
-    network = Network(module, teacher.spec, teacher.name)
+    network = teacher.with_module(module)
     try:
         network.check()
     except UserError:
@@ -214,7 +214,7 @@ def _parts(student: Network, teacher: Network, state: dict[str, Tensor], pixels:
     if any(pair.student.count > pair.teacher.count for pair in pairs):
         return []
     expected, parts = teacher.predict(pixels), []
-    copy = Network(copied(teacher.module), teacher.spec, teacher.name)
+    copy = teacher.with_module(copied(teacher.module))
     for connected in _connected(pairs):
         part = _part(connected, state)
         if part is not None and _is_symmetric(part, copy, state, pixels, expected):

@@ -68,11 +68,11 @@ def new_student(student: StudentLike | None, teacher: Network, *, seed: int) -> 
     """
     if student is None or isinstance(student, str):
         name = student_name(teacher, student, f"{ADVICE}, or give a module")
-        network = new_model(name, teacher.spec, seed=seed)
+        network = new_model(name, teacher.spec, seed=seed, output=teacher.output)
     elif isinstance(student, Network):
         network = student
     else:
-        network = Network(student, teacher.spec, type(student).__name__)
+        network = Network(student, teacher.spec, output=teacher.output)
     check_student(network, teacher, teacher.spec)
     if not isinstance(student, (Network, nn.Module)):
         network.module.to(teacher.device)

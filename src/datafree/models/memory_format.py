@@ -55,7 +55,7 @@ def _format(module: nn.Module) -> torch.memory_format:
 def _runs(network: Network) -> bool:
     """Whether the network runs in channels-last format in all `MODES`."""
     spec = network.spec
-    twin = Network(copied(network.module), spec, network.name)  # a batch norm in training would update its statistics
+    twin = network.with_module(copied(network.module))  # a batch norm in training would update its statistics
     image = torch.full((1, *spec.shape), (spec.low + spec.high) / 2, device=network.device)
     cuda = [network.device] if network.device.type == "cuda" else []
     try:

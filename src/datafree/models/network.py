@@ -20,6 +20,7 @@ from .behaviour import check_answers, check_finite, check_state, say_probabiliti
 from .class_names import MOST_CLASSES
 from .input_spec import InputSpec
 from .modes import modes_kept
+from .outputs import logits_of, output_name
 
 __all__ = ["Network", "OpaqueModule", "copied", "frozen", "unwrapped"]
 
@@ -47,6 +48,8 @@ class Network:
     - `classes`: their number, or their names in the order of the logits.
     - `mean`, `std`: in pixel units; one number, or one for each channel.
     - `name`: a zoo name, the `file.py:function` that builds the module, or any other; by default the module's class.
+    - `output`: for a module that returns several tensors, the position or name of the logits, with `/` between nested ones.
+      By default they are the tensor that is named `logits`, else the only one of shape (images, classes).
 
     The module is neither copied nor changed: `network.module` is the given one, without the wrappers of `torch.compile` and
     of data-parallel training. Raises UserError for arguments that do not fit. `check` tests whether the module takes such
@@ -57,6 +60,8 @@ class Network:
     spec: InputSpec
     name: str
     """What builds it: a zoo name, or the user's `file.py:function`."""
+    output: str | None
+    """Which of several tensors that the module returns are the logits; None for the only one that fits."""
 
     def __init__(
         self,
@@ -64,6 +69,7 @@ class Network:
         spec: InputSpec | None = None,
         name: str | None = None,
         *,
+        output: str | int | None = None,
         input_shape: Sequence[int] | None = None,
         classes: int | Sequence[str] | None = None,
         mean: Channels = 0.0,
@@ -88,6 +94,7 @@ class Network:
         object.__setattr__(self, "module", module)
         object.__setattr__(self, "spec", spec)
         object.__setattr__(self, "name", type(module).__name__ if name is None else name)
+        object.__setattr__(self, "output", output_name(output))
         check_fields(self)
         object.__setattr__(self, "module", unwrapped(module))
 
@@ -100,10 +107,14 @@ class Network:
 
     def to(self, device: str | torch.device) -> Network:
         """The same network with a copy of the module on `device`. This network and its module stay where they are."""
-        return Network(copied(self.module).to(check_device(device)), self.spec, self.name)
+        return self.with_module(copied(self.module).to(check_device(device)))
+
+    def with_module(self, module: nn.Module) -> Network:
+        """A network with this one's spec, name and output, and another module."""
+        return Network(module, self.spec, self.name, output=self.output)
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Logits (N, classes) of pixels (N, C, H, W) in the spec's range. Raises UserError for another kind of output.
+        """Logits (N, classes) of pixels (N, C, H, W) in the spec's range. Raises UserError if the module returns no logits.
 
         Pixels in double precision, numpy's default, are converted to the precision of the weights; weights in double
         precision get pixels in double precision. If the module writes into its input, or later into its output, neither
@@ -119,13 +130,13 @@ class Network:
             inputs = (
                 inputs.contiguous()
             )  # a module that calls `view` on a convolution's output fails in any other order
-        logits = self.run(inputs.clone() if inputs is pixels else inputs)
-        if not isinstance(logits, Tensor):
-            raise UserError(
-                f"{self.name} returns a {type(logits).__name__}, expected a tensor of logits; return them alone"
-            )
+        logits = self.logits_in(self.run(inputs.clone() if inputs is pixels else inputs), len(inputs))
         self._check_shape(tuple(logits.shape), len(inputs))
         return logits.clone()  # it may be a buffer of the module, which the next call overwrites
+
+    def logits_in(self, returned: Any, images: int) -> Tensor:
+        """The logits among what the module returned for that many images."""
+        return logits_of(returned, images, len(self.spec.classes), name=self.name, output=self.output)
 
     def _check_shape(self, shape: tuple[int, ...], images: int) -> None:
         classes = len(self.spec.classes)
@@ -212,6 +223,8 @@ class Network:
     def fingerprint(self) -> str:
         """sha256 of what the spec makes the network compute and of every weight and buffer: name, dtype, shape, bytes."""
         digest = hashlib.sha256(self.spec.model_dump_json(exclude=self.spec.descriptive).encode())
+        if self.output is not None:
+            digest.update(f"output {self.output}".encode())
         for name, tensor in sorted(self.module.state_dict().items()):
             data = tensor.detach().cpu().contiguous()
             digest.update(f"{name} {data.dtype} {tuple(data.shape)}".encode())

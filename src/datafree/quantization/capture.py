@@ -7,6 +7,7 @@ import operator
 import re
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from .._core.errors import UserError
 from .._core.optional_packages import any_number, first_line, quiet
 from ..models.behaviour import check_answers, check_state
 from ..models.network import Network
+from ..models.outputs import logits_of
 from .annotate import BATCH_NORM, WEIGHTED
 from .constants import fold_constants
 from .plain_operators import write_plainly
@@ -36,9 +38,10 @@ class Normalised(nn.Module):
         super().__init__()
         self.network = network.module
         self.spec = network.spec
+        self.logits_of = partial(logits_of, classes=len(self.spec.classes), name=network.name, output=network.output)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.network(self.spec.normalize(pixels))
+        return self.logits_of(self.network(self.spec.normalize(pixels)), pixels.shape[0])
 
 
 def capture(network: Network) -> GraphModule:

@@ -25,7 +25,8 @@ from .._core.user_code import all_files, code_files, guarded, import_code, runni
 from ..models import zoo
 from ..models.behaviour import check_state
 from ..models.input_spec import InputSpec
-from ..models.network import PROBES, Network, copied, unwrapped
+from ..models.network import PROBES, Network, copied, frozen, unwrapped
+from ..models.outputs import output_name
 from .builder_names import check_name, pack_command
 from .quantized import open_quantized
 from .release import Release, check_code, is_release, is_zoo
@@ -51,6 +52,7 @@ def load_model(
     weights: str | Path | None = None,
     key: str | None = None,
     spec: InputSpec | None = None,
+    output: str | int | None = None,
 ) -> Network:
     """A trained network in eval mode, on the CPU. Import paths come from `name` or `code`, never from inside a file.
 
@@ -62,6 +64,7 @@ def load_model(
       is copied and keeps its weights.
     - `weights`: a file of weights to use instead of the release's own: safetensors, or what `torch.save` writes, of which
       no code is run. In a file of several networks, `key` names the one to use, with `/` between nested keys.
+    - `output`: which of several tensors that the network returns are the logits; see `Network`. A release has its own.
 
     Names of weights may have a prefix in front, such as `module.` or `model.`, and floating-point weights may be of another
     precision than the network's. Raises UserError if something is missing or damaged, if weights and architecture do not
@@ -78,15 +81,21 @@ def load_model(
                 raise UserError(
                     f"module: got it with {name}, a quantized folder, which holds its whole network; leave it out"
                 )
+            _check_output(output, None, name)
             quantized = open_quantized(name)
             _check_spec(expected, quantized.spec, name)
             return quantized
         release = Release.open(name)
         _check_spec(expected, release.spec, name)
+        _check_output(output, release.output, name)
+        output = release.output
         spec, path = release.spec, weights or release.weights
         if module is not None:
             return _with_weights(
-                module, release.spec, release.public_name, path, key, release if weights is None else None
+                Network(module, release.spec, release.public_name, output=output),
+                path,
+                key,
+                release if weights is None else None,
             )
         architecture = code or release.architecture()
     else:
@@ -114,11 +123,13 @@ def load_model(
     if code_name(architecture) is None:  # before its weights are allocated: a few bytes of text can name 40 GB
         state = zoo.on_meta(architecture, spec).state_dict()
         _check_weights(architecture, state, named_as_in(state, tensors, path, key), path)
-    network = _built(architecture, spec, seed=0)
+    network = _built(architecture, spec, seed=0, output=output)
     _load(network, tensors, path, key)
     network.module.eval()
     with _guarded(architecture, code_name(architecture)), torch.sparse.check_sparse_tensor_invariants():
         network.check()  # also positions of sparse tensors, which torch otherwise uses unchecked
+        if output is not None and release is None:
+            _check_several(network)
         if release is not None and release.custom and weights is None:
             check_code(release, network)
     return network
@@ -135,11 +146,29 @@ def _check_spec(argument: InputSpec | None, spec: InputSpec, name: str) -> None:
     )
 
 
-def _with_weights(
-    module: nn.Module, spec: InputSpec, name: str, path: str | Path, key: str | None, release: Release | None
-) -> Network:
-    """A copy of the user's module with the weights in `path`. Checks that it gives the logits of `release`'s publisher."""
-    network = Network(copied(unwrapped(module)).cpu(), spec, name)
+def _check_output(argument: str | int | None, output: str | None, name: str) -> None:
+    """Raises UserError for another output than that of the release."""
+    if argument is not None and output_name(argument) != output:
+        has = "none" if output is None else repr(output)
+        raise UserError(
+            f"output: got {output_name(argument)!r}, expected that of {name}, which has {has}; leave it out, since a "
+            "release has its own"
+        )
+
+
+def _check_several(network: Network) -> None:
+    """Raises UserError for an output that was chosen without need."""
+    with torch.no_grad(), frozen(network.module):
+        returned = network.run(network.spec.normalize(network.probes().to(network.device)))
+    if isinstance(returned, Tensor):
+        raise UserError(
+            f"output: got {network.output!r}, expected none, since {network.name} returns a tensor alone; leave it out"
+        )
+
+
+def _with_weights(user_network: Network, path: str | Path, key: str | None, release: Release | None) -> Network:
+    """A copy of the user's network with the weights in `path`. Checks that it gives the logits of `release`'s publisher."""
+    network = user_network.with_module(copied(unwrapped(user_network.module)).cpu())
     if any(torch.nn.parameter.is_lazy(parameter) for parameter in network.module.parameters()):
         _first_pass(network)
     _load(network, _read(path, key), path, key)
@@ -152,22 +181,22 @@ def _with_weights(
 
 
 @checked
-def new_model(name: str, spec: InputSpec, *, seed: int) -> Network:
+def new_model(name: str, spec: InputSpec, *, seed: int, output: str | int | None = None) -> Network:
     """A new network for `spec`, with random weights that depend only on the seed.
 
     `name` is a zoo name, or a `file.py:function` or `package.module:function` that returns a module. The function, or class,
     is called with the InputSpec if it has a parameter named `spec` or annotated as InputSpec, and with the arguments in the
     name, `net.py:build(width=8)`. `timm:NAME` and `torchvision:NAME` are networks of these packages, for the spec's classes
-    and channels.
+    and channels. `output` is which of several tensors that the network returns are the logits; see `Network`.
     Raises UserError if there is no such function, or if it fails.
     """
-    network = _built(name, spec, seed=seed)
+    network = _built(name, spec, seed=seed, output=output)
     with _guarded(name, code_name(name)):
         network.check()
     return network
 
 
-def _built(name: str, spec: InputSpec, *, seed: int) -> Network:
+def _built(name: str, spec: InputSpec, *, seed: int, output: str | int | None) -> Network:
     """`new_model` before its answers are checked. Lazy layers have taken their size from a grey batch."""
     if is_release(name):
         raise UserError(
@@ -184,7 +213,7 @@ def _built(name: str, spec: InputSpec, *, seed: int) -> Network:
             raise UserError(
                 f"{name!r} returned {type(module).__name__}, expected a torch.nn.Module; return the network"
             )
-        network = Network(module, spec, name)
+        network = Network(module, spec, name, output=output)
         if any(torch.nn.parameter.is_lazy(parameter) for parameter in network.module.parameters()):
             with _guarded(name, code):
                 _first_pass(network)

@@ -52,6 +52,7 @@ from ..models import zoo
 from ..models.input_spec import InputSpec
 from ..models.modes import modes_kept
 from ..models.network import Network
+from ..models.outputs import output_name
 from ..records.forecast import forecast_auc
 from ..records.record import PROBE_TOLERANCE, Record
 from ..runs.output_folder import Kind, read_log
@@ -125,7 +126,17 @@ class Release:
                 f"{folder / 'config.json'}: notes: got {str(notes)[:40]!r}, expected a line of up to {NOTES} printable "
                 "characters; get it again"
             )
+        if "output" in config and (not isinstance(config["output"], str) or not _is_output(config["output"])):
+            raise UserError(
+                f"{folder / 'config.json'}: output: got {str(config['output'])[:40]!r}, expected the name of an output; get "
+                "it again"
+            )
         return cls(folder, config)
+
+    @property
+    def output(self) -> str | None:
+        """Which of several tensors that the network returns are the logits; None for the only one that fits."""
+        return self.config.get("output")
 
     @property
     def notes(self) -> str:
@@ -176,6 +187,13 @@ class Release:
         """
         record_path = Path(path) if path is not None else self.folder / "record.safetensors"
         return Record.load(record_path, network) if path is not None or record_path.exists() else None
+
+
+def _is_output(name: str) -> bool:
+    try:
+        return output_name(name) == name
+    except UserError:
+        return False
 
 
 def architecture_of(network: Network) -> str:
@@ -235,6 +253,7 @@ def _write(folder: Path, network: Network, record: Record | None, notes: str) ->
         "spec": network.spec.model_dump(mode="json"),
         "datafree": VERSION,
         **({"notes": notes} if notes else {}),
+        **({} if network.output is None else {"output": network.output}),
     }
     weights = _weights(network)
     record_on_disk = record if record is not None else _kept_record(folder / "record.safetensors", network)

@@ -80,7 +80,7 @@ class OnlineTrainer:
         self.probes = torch.empty((0, *teacher.spec.shape), dtype=torch.uint8)
         self.probe_classes: Tensor | None = None
         """The teacher's classes of the probes, once they are needed."""
-        self.average = Network(copied(student.module).eval(), student.spec, student.name)
+        self.average = student.with_module(copied(student.module).eval())
         self.samples: dict[int, Tensor] = {}
         optimizer = Muon if settings.optimizer == "muon" else torch.optim.Adam
         self.student_optimizer = optimizer(student.module.parameters(), lr=settings.student_rate)

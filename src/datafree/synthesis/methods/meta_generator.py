@@ -160,7 +160,7 @@ class BoundMetaGenerator:
     def _with(self, jitter: int, border: Border | None) -> BoundMetaGenerator:
         teacher = self.teacher
         if border is not None:
-            teacher = Network(teacher.module, teacher.spec.with_border(border), teacher.name)
+            teacher = replace(teacher, spec=teacher.spec.with_border(border))
         settings = self.settings.model_copy(update={"jitter": jitter, "border": border})
         return replace(self, settings=settings, teacher=teacher)
 
