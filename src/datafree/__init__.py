@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .evaluation.accuracy import Evaluation, evaluate
     from .evaluation.comparison.comparing import compare
     from .evaluation.comparison.result import Comparison
+    from .evaluation.normalisation import Normalisation, normalisations
     from .evaluation.report.collect import WrittenReport, report
     from .evaluation.similarity import Similarity, similarity
     from .evaluation.student_release import save_student
@@ -78,6 +79,7 @@ _HOMES = {
     "InputSpec": "models.input_spec",
     "MixedImages": "distillation.sources",
     "Network": "models.network",
+    "Normalisation": "evaluation.normalisation",
     "OnlineDistillation": "distillation.online.settings",
     "OnlineNetwork": "distillation.distill_online",
     "Objective": "synthesis.losses",
@@ -106,6 +108,7 @@ _HOMES = {
     "load_data": "data",
     "load_model": "releases.load",
     "new_model": "releases.load",
+    "normalisations": "evaluation.normalisation",
     "method": "synthesis.methods",
     "preset": "records.presets",
     "quantize": "quantization",
@@ -138,6 +141,7 @@ __all__ = [
     "InputSpec",
     "MixedImages",
     "Network",
+    "Normalisation",
     "Objective",
     "OnlineDistillation",
     "OnlineNetwork",
@@ -167,6 +171,7 @@ __all__ = [
     "load_model",
     "method",
     "new_model",
+    "normalisations",
     "preset",
     "record",
     "report",

@@ -41,6 +41,15 @@ def build(spec):
 """
 PACK = "--shape 1 8 8 --classes 10"
 
+FIRST_NORMED = """
+from torch import nn
+
+
+class FirstNormed(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(288, 10))
+"""
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
@@ -292,3 +301,25 @@ def test_inspect_describes_a_network_of_somebodys_own_without_its_code(here, dig
     measured = json.loads(command("inspect net --json").out)["result"]
     assert measured["kind"] == "release" and measured["layers"]["conv"] == {"bias": [4], "weight": [4, 1, 3, 3]}
     assert set(measured["record"]["entries"]) == {name.strip() for name in entries}
+
+
+def test_pack_warns_of_a_normalisation_that_the_batch_norm_does_not_match_and_measures_the_accuracy(here, command):
+    (here / "normed.py").write_text(FIRST_NORMED)
+    namespace: dict = {}
+    exec(FIRST_NORMED, namespace)
+    module = namespace["FirstNormed"]()
+    module[1].running_var.fill_(1e4)
+    torch.save(module.state_dict(), "normed.pth")
+    pack = "pack normed.py:FirstNormed --weights normed.pth --shape 1 8 8 --classes 10"
+    done = command(f"{pack} --out plain")
+    assert done.code == 0 and "warning: the statistics of the first batch norm are " in done.out
+    assert "not normalised, from 0 to 255: if" in done.out
+    module[1].running_var.fill_(0.05)
+    torch.save(module.state_dict(), "normed.pth")
+    done = command(f"{pack} --data digits --limit 100 --out measured")
+    assert done.code == 0 and "% on 100 test images of digits" in done.out
+    assert "% on 100 test images of digits" in (here / "measured" / "README.md").read_text()
+    assert json.loads((here / "measured" / "run.json").read_text())["evaluation"]["images"] == 100
+    assert "--data digits --limit 100" in command("rerun measured --out again").out
+    refused = command(f"{pack} --limit 100 --out no")
+    assert refused.code == 2 and refused.line.startswith("--limit: got 100 without --data")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 
@@ -11,8 +12,9 @@ from .._core.code_names import with_arguments
 from .._core.errors import UserError
 from .._core.folder_kinds import is_release
 from ..models.input_spec import InputSpec
-from .arguments import Arguments, Model, settings_of
-from .loading import check_normalisation, in_words, inputs_of, say_code
+from .arguments import Arguments, Data, Model, settings_of
+from .loading import check_normalisation, in_words, inputs_of, say_code, test_data
+from .results import say_learned
 
 __all__ = ["pack"]
 
@@ -34,6 +36,7 @@ def pack(
     mean: Values | None = None,
     std: Values | None = None,
     border: Literal["black", "mean"] | None = None,
+    data: Data | None = None,
 ) -> None:
     """Make a release from a network's weights alone, where there is no data to record it on.
 
@@ -74,6 +77,9 @@ def pack(
         Colour on which training shifted the images: `black`, or `mean` if they were normalised before. Without it,
         `synthesize` finds out.
     """
+    from ..evaluation.accuracy import evaluate
+    from ..evaluation.accuracy import in_words as accuracy_in_words
+    from ..evaluation.normalisation import input_warning
     from ..releases.load import classes_in, load_model, published_input
     from ..releases.release import RELEASE_FOLDER, write_release
     from ..runs.output_folder import output_folder
@@ -98,17 +104,28 @@ def pack(
     network = load_model(model, weights=weights, key=key, spec=spec, output=output)
     if published is not None:
         print(in_words(model, published))
+    data = data or Data()
+    test = test_data(network, data, complete=False)
+    evaluation = None if test is None else evaluate(network, test)
+    notes = "" if test is None or evaluation is None else accuracy_in_words(evaluation, test.public)
     source = Model(weights=weights, key=key, output=output)
     settings = {"model": model, **spec.model_dump(mode="json"), "border": border, **settings_of(source)}
-    log = RunLog("pack", settings, inputs_of(model, source))
+    settings |= {} if test is None else asdict(data)
+    log = RunLog("pack", settings, inputs_of(model, source), *([] if test is None else [test]))
     with output_folder(out, RELEASE_FOLDER, log, reads=[weights.parent]) as folder:
         if folder is None:
             return
-        write_release(folder, network)
-        log.write(folder, {"parameters": network.parameters, "bytes": network.nbytes()})
+        write_release(folder, network, notes=notes)
+        results: dict[str, Any] = {"parameters": network.parameters, "bytes": network.nbytes()}
+        log.write(folder, results | ({} if evaluation is None else {"evaluation": asdict(evaluation)}))
     print(f"{model}: {network.parameters:,} parameters; release in {folder}, fingerprint {network.fingerprint()[:12]}")
     say_code(model)
     _say_pixels(spec)
+    if evaluation is not None:
+        print(f"  {notes}")
+        say_learned(evaluation.accuracy, evaluation.images, len(evaluation.by_class))
+    if (warning := input_warning(network)) is not None:
+        print(f"  warning: {warning}")
     if spec.border is not None:
         print(
             f"  training images were shifted on {' '.join(f'{value:g}' for value in spec.border)} (--border {border})"

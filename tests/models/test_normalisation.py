@@ -1,0 +1,115 @@
+"""Which normalisation a network was trained with, seen from its first batch norm."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from datafree import InputSpec, Network, UserError, normalisations
+from datafree.evaluation import normalisation
+from datafree.evaluation.normalisation import COMMON, input_warning
+
+CLASSES = ("a", "b")
+
+
+def trained(mean, std, *, channels: int = 3, reverses: bool = False, low: float = 0.0, high: float = 1.0) -> Network:
+    """Edge and colour filters, whose batch norm has the statistics of photos in that normalisation, of mean and std in
+    [0, 1].
+    """
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(channels, 16, 3, padding=1), nn.BatchNorm2d(16, momentum=None), nn.ReLU())
+    module.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)])
+    shape = (channels, 24, 24)
+    photos = normalisation._photos(shape, 64).roll(3, -1)
+    pixels = photos.flip(1) if reverses else photos
+    spec = InputSpec(shape=shape, classes=CLASSES, mean=mean, std=std)
+    module.train()
+    with torch.no_grad():
+        module(spec.normalize(pixels))
+    scaled = [
+        tuple(low + (high - low) * value for value in spec.mean),
+        tuple((high - low) * value for value in spec.std),
+    ]
+    given = InputSpec(shape=shape, classes=CLASSES, mean=scaled[0], std=scaled[1], low=low, high=high)
+    return Network(module.eval(), given)
+
+
+def declared(network: Network, mean, std) -> Network:
+    return replace(network, spec=network.spec.model_copy(update={"mean": mean, "std": std}))
+
+
+def as_tuple(value) -> tuple[float, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+PHOTOS = [name for name in COMMON if "MNIST" not in name]
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_the_normalisation_of_training_is_recognised(name):
+    mean, std = map(as_tuple, COMMON[name])
+    network = trained(mean, std)
+    results = normalisations(network)
+    assert results[0].name == "normalised as given" and results[0].divergence == min(r.divergence for r in results)
+    assert input_warning(network) is None
+    for other in PHOTOS:
+        wrong = declared(network, *map(as_tuple, COMMON[other]))
+        if other == name:
+            continue
+        assert normalisations(wrong)[1].name == name and not normalisations(wrong)[1].reverses
+        assert f"times as far from photos normalised as given as from photos {name}: if" in str(input_warning(wrong))
+
+
+def test_the_order_of_the_channels_is_recognised():
+    mean, std = map(as_tuple, COMMON["with ImageNet's mean and deviation"])
+    assert "in reverse order, blue first" in str(input_warning(trained(mean, std, reverses=True)))
+    wrong = declared(trained(mean, std, reverses=True), (0.0,), (1.0,))
+    assert "photos with ImageNet's mean and deviation and with blue first: if" in str(input_warning(wrong))
+
+
+def test_grey_photos_and_other_ranges_of_pixels_are_compared_too():
+    grey = trained((0.5,), (0.5,), channels=1)
+    assert input_warning(grey) is None
+    assert "from -1 to 1" in str(input_warning(declared(grey, (0.0,), (1.0,))))
+    signed = trained((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), low=-1.0, high=1.0)
+    assert input_warning(signed) is None and normalisations(signed)[0].divergence < 0.1
+    text = str(input_warning(declared(signed, (0.0,), (1.0,))))
+    assert "its mean is -0.03 -0.088 -0.188 and its std 0.458 0.448 0.45" in text
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 2)),
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)),
+    ],
+)
+def test_networks_without_batch_norm_are_not_judged(module):
+    network = Network(module.eval(), input_shape=(3, 24, 24), classes=2)
+    assert normalisations(network) == () and input_warning(network) is None
+
+
+def test_images_of_other_numbers_of_channels_are_not_judged():
+    module = nn.Sequential(
+        nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    assert normalisations(Network(module.eval(), input_shape=(4, 24, 24), classes=2)) == ()
+
+
+def test_the_network_is_left_as_it_was():
+    network = trained((0.5,), (0.5,))
+    network.module.train()
+    before = {name: tensor.clone() for name, tensor in network.module.state_dict().items()}
+    normalisations(network)
+    assert network.module.training and not network.module[1]._forward_pre_hooks
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.module.state_dict().items())
+
+
+def test_a_network_that_does_not_take_its_images_is_refused():
+    network = trained((0.5,), (0.5,))
+    wrong = replace(network, spec=InputSpec(shape=(1, 24, 24), classes=CLASSES))
+    with pytest.raises(UserError, match="does not take images of shape"):
+        normalisations(wrong)
