@@ -21,7 +21,9 @@ __all__ = [
     "RecordedModel",
     "Run",
     "Start",
+    "Trust",
     "Whole",
+    "WithCode",
     "settings_of",
     "without_condensed",
 ]
@@ -84,6 +86,12 @@ Arguments = Annotated[tuple[str, ...], Parameter(name="--arg", negative="")]
 """Arguments of the function that builds a network, `NAME=VALUE` each."""
 
 
+WithCode = Annotated[bool, Parameter(negative="")]
+"""Whether a release that is written holds the code of its network."""
+Trust = Annotated[bool, Parameter(negative="")]
+"""A flag without which no code of a release or a log runs."""
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Model:
@@ -97,6 +105,8 @@ class Model:
     """File of weights to use instead of the release's own: safetensors, or a .pt or .pth file, of which no code is run."""
     key: str | None = None
     """Which weights of a file of several networks, with / between nested keys, such as `ema/module`."""
+    trust: Trust = False
+    """Run the code that a release holds; read it first. Without it, none of it runs."""
     record: Annotated[Path | None, Parameter(parse=False)] = None
     """Not an option of commands that read no record; see `RecordedModel`."""
 
@@ -107,11 +117,16 @@ class Model:
 
 
 def settings_of(source: Model) -> dict[str, Any]:
-    """The options of a model for run.json; without a `key`, which earlier versions lacked, unless one was given."""
+    """The options of a model for run.json; without what earlier versions lacked (`key`, `trust`, `with_code`) unless it was
+    given.
+    """
     settings = asdict(source)
     del settings["arg"]  # in the name of the code
     if source.key is None:
         del settings["key"]
+    for switch in ("trust", "with_code"):
+        if not settings.get(switch):
+            settings.pop(switch, None)
     return settings
 
 
@@ -132,6 +147,8 @@ class NamedModel(RecordedModel):
     weights: Path | None = None
     """File of weights to use instead of the release's own, or of a network that is given by name: safetensors, or a .pt or
     .pth file, of which no code is run."""
+    with_code: WithCode = False
+    """Put the Python file that builds the network, and what it imports from its folder, into the release as text."""
 
 
 @Parameter(name="*")

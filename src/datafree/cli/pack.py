@@ -11,8 +11,8 @@ from .._core.code_names import with_arguments
 from .._core.errors import UserError
 from .._core.folder_kinds import is_release
 from ..models.input_spec import InputSpec
-from .arguments import Arguments, Model, settings_of
-from .loading import check_normalisation, in_words, inputs_of, say_code
+from .arguments import Arguments, Model, WithCode, settings_of
+from .loading import check_normalisation, code_for_release, in_words, inputs_of, say_code
 
 __all__ = ["pack"]
 
@@ -33,6 +33,7 @@ def pack(
     mean: Values | None = None,
     std: Values | None = None,
     border: Literal["black", "mean"] | None = None,
+    with_code: WithCode = False,
 ) -> None:
     """Make a release from a network's weights alone, where there is no data to record it on.
 
@@ -69,6 +70,8 @@ def pack(
     border
         Colour on which training shifted the images: `black`, or `mean` if they were normalised before. Without it,
         `synthesize` finds out.
+    with_code
+        Put the Python file that builds the network, and what it imports from its folder, into the release as text.
     """
     from ..releases.load import classes_in, load_model, published_input
     from ..releases.release import RELEASE_FOLDER, write_release
@@ -94,16 +97,18 @@ def pack(
     network = load_model(model, weights=weights, key=key, spec=spec)
     if published is not None:
         print(in_words(model, published))
+    code = code_for_release(model, network, with_code)
     source = Model(weights=weights, key=key)
     settings = {"model": model, **spec.model_dump(mode="json"), "border": border, **settings_of(source)}
+    settings |= {"with_code": True} if with_code else {}
     log = RunLog("pack", settings, inputs_of(model, source))
     with output_folder(out, RELEASE_FOLDER, log, reads=[weights.parent]) as folder:
         if folder is None:
             return
-        write_release(folder, network)
+        write_release(folder, network, code=code)
         log.write(folder, {"parameters": network.parameters, "bytes": network.nbytes()})
     print(f"{model}: {network.parameters:,} parameters; release in {folder}, fingerprint {network.fingerprint()[:12]}")
-    say_code(model)
+    say_code(model, code)
     _say_pixels(spec)
     if spec.border is not None:
         print(

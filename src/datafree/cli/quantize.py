@@ -52,6 +52,7 @@ def quantize(
     key: str | None,
     code: str | None,
     arg: tuple[str, ...],
+    trust: bool,
     record: Path | None,
     run: Run | None,
 ) -> None:
@@ -82,7 +83,7 @@ def quantize(
     check_data(data, *(name for name in (calibrate, finetune) if name is not None and reads_data(name)))
     if code is None:
         model, arg = with_arguments(model, arg), ()
-    source = Model(code=code, arg=arg, weights=checkpoint, key=key, record=record)
+    source = Model(code=code, arg=arg, weights=checkpoint, key=key, trust=trust, record=record)
     code = source.code
     run = resumed(run, out / STATE)
     network = load_network(model, source, run)
@@ -101,7 +102,7 @@ def quantize(
         "correct_bias": correct_bias, "target_cpu": target_cpu,
         "finetune": finetune, **(settings.model_dump() if finetune else {}), "executorch": executorch,
         "checkpoint": checkpoint, **({} if key is None else {"key": key}), "code": code, "record": record,
-        **asdict(data), **asdict(run),
+        **asdict(data), **asdict(run), **({"trust": True} if trust else {}),
     }  # fmt: skip
     names = {"calibrate": calibrate} | ({} if finetune is None else {"finetune": finetune})
     sets = {role: name for role, name in names.items() if (Path(name) / "set.json").is_file()}
