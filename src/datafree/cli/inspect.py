@@ -70,6 +70,8 @@ def _release(path: Path, code: str | None, trust: bool) -> None:
     from ..releases.release import Release
 
     release = Release.open(path)
+    if release.listed_code is not None:
+        release.code()  # raises before anything is printed
     if code is None and release.custom and (not trust or release.listed_code is None):
         from .unopened import say_unopened
 
@@ -127,7 +129,7 @@ def say_shipped(release: Release) -> None:
         return
     shipped = release.code()
     result({"code": listed.config()})
-    print(f"  {escaped(listed.call)} builds the network; its code is in the folder, and was not run to show this:")
+    print(f"  {escaped(listed.call)} builds the network; the release holds its code:")
     for path, name in zip(listed.paths(release.folder), listed.files):
         size, lines = len(shipped.contents[name]), shipped.contents[name].count(b"\n")
         print(f"    {path}: {lines:,} lines, {size:,} bytes, sha256 {listed.files[name]}")

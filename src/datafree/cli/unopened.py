@@ -63,8 +63,8 @@ def say_unopened(release: Release) -> None:
     say_shipped(release)
     flags = "--code FILE.py:FUNCTION" if release.listed_code is None else "--trust, or --code FILE.py:FUNCTION"
     print(
-        f"  {flags}, the code of its publisher, builds the network, checks weights and record, and shows the fingerprint and "
-        "the forecast of a membership attack"
+        f"  {flags}, the code of its publisher, builds the network, checks weights and record, and shows the fingerprint "
+        "and the forecast of a membership attack"
     )
 
 

@@ -333,7 +333,8 @@ def shipped(name: str) -> ShippedCode:
         _check_names(main.name, by_name)
     except UserError as error:
         raise UserError(f"code: {error}; change that, or leave the code out") from None
-    for file, path in by_name.items():
+    for file in by_name:
+        path = Path(code.place).parent / file
         contents[file] = data = _content(path.resolve())
         _check_total(contents, path)
         _check_text(data, path)
