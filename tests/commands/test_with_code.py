@@ -177,7 +177,7 @@ def test_a_report_measures_trusted_networks_alone(command):
     assert command("report net --data digits --out page.html --quiet").code == 0
     page = Path("page.html").read_text()
     assert (
-        "net is a custom network and was not measured, because its code was not given; read what is in its folder"
+        "net is a custom network and was not measured, because its code was not given; read what is in its folder code"
         in page
     )
     assert not Path("ran").exists()
@@ -418,3 +418,31 @@ def test_a_student_from_python_is_saved_with_its_code(digits):
     student = df.distill(teacher, "mine/net.py:build(width=6)", images=digits.subset(64), epochs=1)
     df.save_student("student", student, code="mine/net.py:build(width=6)")
     assert df.load_model("student", trust=True).fingerprint() == student.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["evaluate", "net", "--trust", "--data", "digits"],
+        ["evaluate", "net", "--trust=true", "--data", "digits"],
+        ["evaluate", "--data=digits", "--trust", "--", "net"],
+        ["evaluate", "zoo", "--teacher", "net", "--trust", "--data", "digits"],
+        ["inspect", "net", "--trust"],
+        ["report", "net", "--trust", "--data", "digits"],
+        ["quantize", "net", "--trust", "--out", "made"],
+        ["record", "net", "--trust", "--data", "digits", "--replace"],
+        ["distill", "fresh", "gaussian", "net", "hinton4", "--trust", "--out", "made"],
+        ["condense", "--teacher", "net", "--trust", "--data", "digits", "--per-class", "1", "--out", "made"],
+        ["similarity", "net", "noise", "--trust"],
+    ],
+    ids=" ".join,
+)
+def test_a_stranger_s_log_does_not_trust_for_the_user(argv, here, command):
+    spec = df.InputSpec(shape=(1, 8, 8), classes=tuple("0123456789"))
+    df.write_release("zoo", df.new_model("hinton8", spec, seed=0))
+    (here / "run.json").write_text(json.dumps({"format": 1, "argv": argv}))
+    done = command("rerun run.json")
+    assert done.code == 2, done
+    assert "add --trust here too" in done.err
+    assert not Path("ran").exists()
+    assert not Path("made").exists()

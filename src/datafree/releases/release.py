@@ -172,7 +172,7 @@ class Release:
         listed = self.listed_code
         if listed is None:
             raise UserError(
-                f"{self.folder} holds no code, expected a release that was made with --with-code; name the code yourself "
+                f"{self.folder} holds no code, expected a release with a folder {FOLDER!r}; name the code yourself "
                 "with `code='FILE.py:FUNCTION'`"
             )
         return opened(self.folder, listed)
