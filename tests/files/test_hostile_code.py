@@ -279,3 +279,41 @@ def test_trust_stands_alone_and_has_no_effect_without_code():
     write_sealed_json("zoo/config.json", config | {"code": read_json("net/config.json")["code"]})
     with pytest.raises(df.UserError, match="code: got it for hinton8, a network of the zoo"):
         df.load_model("zoo", trust=True)
+
+
+@pytest.mark.usefixtures("here")
+def test_code_that_could_not_be_written_completely_is_taken_away_again(monkeypatch):
+    network, code = df.load_model("net", trust=True), Release.open("net").code()
+    from datafree.releases import release, shipped_code
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(release, "write_sealed_json", full)
+        with pytest.raises(OSError, match="No space"):
+            df.write_release("copy", network, code=code)
+    assert not Path("copy/code").exists()
+    written = shipped_code.write_bytes
+
+    def second_fails(path: Path, data: bytes) -> None:
+        full() if path.name == "blocks.py" else written(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shipped_code, "write_bytes", second_fails)
+        with pytest.raises(OSError, match="No space"):
+            df.write_release("copy", network, code=code)
+    assert not Path("copy/code").exists()
+    df.write_release("copy", network, code=code)
+    assert Release.open("copy").listed_code == code.listed
+
+
+@pytest.mark.usefixtures("here")
+def test_ten_thousand_other_files_cost_nothing():
+    for index in range(10_000):
+        Path("net/code", f"x{index}.py").touch()
+    df.load_model("net", trust=True)
+    Release.open("net").code()
+    network = df.load_model("net", trust=True)
+    df.write_release("net", network)
+    assert len(list(Path("net/code").iterdir())) == 10_000

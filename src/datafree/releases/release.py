@@ -61,11 +61,11 @@ from .shipped_code import (
     ListedCode,
     ShippedCode,
     check_places,
+    code_written,
     listed_in,
     opened,
     remove_code,
     shipped,
-    write_code,
 )
 
 __all__ = [
@@ -312,9 +312,8 @@ def _write(folder: Path, network: Network, record: Record | None, notes: str, co
     record_on_disk = record if record is not None else _kept_record(folder / "record.safetensors", network)
     header = {"answers": _answers(network)} if architecture.startswith(CUSTOM) else {}
     write_tensors(folder / "model.safetensors", weights, header, kind="weights")
-    if code is not None:
-        write_code(folder, code)
-    write_sealed_json(folder / "config.json", config)
+    with code_written(folder, code):
+        write_sealed_json(folder / "config.json", config)
     remove_code(folder, old, listed)
     if record is not None:
         _put_record(folder, network, record, notes, listed)

@@ -34,11 +34,11 @@ __all__ = [
     "ShippedCode",
     "check_places",
     "check_shippable",
+    "code_written",
     "listed_in",
     "opened",
     "remove_code",
     "shipped",
-    "write_code",
 ]
 
 FOLDER = "code"
@@ -363,13 +363,25 @@ def check_places(release: Path, code: ShippedCode | None, old: ListedCode | None
             )
 
 
-def write_code(release: Path, code: ShippedCode) -> None:
-    """Writes the files, each completely or not at all."""
-    for name, data in code.contents.items():
-        path = release / FOLDER / name
-        make_folder(path.parent)
-        sweep(path.parent)
-        write_bytes(path, data)
+@contextmanager
+def code_written(release: Path, code: ShippedCode | None) -> Iterator[None]:
+    """Writes the files, each completely or not at all; if that or the block fails, removes those that were not there."""
+    contents = {} if code is None else code.contents
+    new = {
+        name: hashlib.sha256(data).hexdigest()
+        for name, data in contents.items()
+        if not (release / FOLDER / name).exists()
+    }
+    try:
+        for name, data in contents.items():
+            path = release / FOLDER / name
+            make_folder(path.parent)
+            sweep(path.parent)
+            write_bytes(path, data)
+        yield
+    except BaseException:
+        remove_code(release, ListedCode("", new), None)
+        raise
 
 
 def remove_code(release: Path, old: ListedCode | None, new: ListedCode | None) -> None:

@@ -74,7 +74,8 @@ def warn_of_missing_code(sets: Sequence[str], networks: Sequence[Path], opener: 
 def _how_to_give_code(folders: Sequence[Path]) -> str:
     """What to do so that these custom networks are opened, from Python and as a command: a page is read by users of both."""
     if all(Release.open(folder).listed_code is not None for folder in folders):
-        return "read what is in its folder code and run it: datafree report ... --trust, or from Python report(..., trust=True)"
+        run = "datafree report ... --trust, or from Python report(..., trust=True)"
+        return f"read what is in its folder code and run it: {run}"
     codes = " ".join(f"--code {shlex.quote(folder.name)}=file.py:function" for folder in folders)
     networks = ", ".join(f"{folder.name!r}: network" for folder in folders)
     return f"give it: datafree report ... {codes}, or from Python report(..., networks={{{networks}}})"
