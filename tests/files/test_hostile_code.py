@@ -317,3 +317,17 @@ def test_ten_thousand_other_files_cost_nothing():
     network = df.load_model("net", trust=True)
     df.write_release("net", network)
     assert len(list(Path("net/code").iterdir())) == 10_000
+
+
+@pytest.mark.parametrize("place", ["net", "net/code"])
+@pytest.mark.parametrize("found", ["extra.py", "extra/__init__.py", "extra/part.py"])
+def test_the_working_directory_may_be_the_release(place, found, here, monkeypatch):
+    put({"net.py": NET.replace("from blocks", "import extra.part\nfrom blocks"), "blocks.py": BLOCKS})
+    Path(place, found).parent.mkdir(exist_ok=True)
+    Path(place, found).write_text(EVIL)
+    Path("net/code/torch.py").write_text(EVIL)
+    monkeypatch.chdir(here / place)
+    monkeypatch.syspath_prepend("")  # as python -m datafree does
+    with pytest.raises(df.UserError, match="no module 'extra"):
+        df.load_model(here / "net", trust=True)
+    assert not list(here.rglob("evil"))

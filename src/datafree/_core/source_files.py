@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.machinery import ModuleSpec
-from importlib.util import module_from_spec
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from threading import RLock
 from types import ModuleType
 from typing import Any
 
 from .code_names import check_allowed
+from .imported_files import is_installed
 from .user_code import note_user_code
 
 __all__ = ["SourceFiles"]
@@ -33,6 +34,8 @@ class SourceFiles:
     """Where tracebacks look for the files."""
     texts: Mapping[str, str]
     """Path below the folder, with `/` -> source."""
+    closed: Path | None = None
+    """A folder of which the files import nothing else, also where `sys.path` has it as the working directory."""
     _modules: dict[str, ModuleType] = field(default_factory=dict, init=False)
     """The imported modules, as in `sys.modules`."""
     _active: list[bool] = field(default_factory=list, init=False)
@@ -108,6 +111,18 @@ class SourceFiles:
     def _loaded(self) -> dict[str, ModuleType]:
         return {name: module for name, module in list(sys.modules.items()) if self._is_own(name)}
 
+    def _is_closed(self, top: str) -> bool:
+        """Whether the import of a module that is not loaded would find a file of the closed folder."""
+        if self.closed is None or top in sys.modules:
+            return False
+        try:
+            spec = find_spec(top)
+        except (ImportError, ValueError):
+            return False
+        places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
+        closed = self.closed.resolve()
+        return any(closed in Path(place).resolve().parents and not is_installed(Path(place)) for place in places)
+
     def import_name(
         self,
         name: str,
@@ -118,6 +133,8 @@ class SourceFiles:
     ) -> ModuleType:
         """The files' `__import__`, which also finds them in an import that runs later, inside a forward pass."""
         if level == 0 and not self._is_own(name):
+            if self._is_closed(name.partition(".")[0]):
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         with self.importable():
             return builtins.__import__(name, globals, locals, fromlist or (), level)

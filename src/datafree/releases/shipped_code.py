@@ -92,6 +92,8 @@ class ShippedCode:
     """Where tracebacks look for the files."""
     contents: Mapping[str, bytes]
     """Path below the folder -> content, the file that the call names first."""
+    release: Path | None = None
+    """The release that holds the files; None for the publisher's own."""
 
     @property
     def listed(self) -> ListedCode:
@@ -107,7 +109,9 @@ class ShippedCode:
 
     @cached_property
     def _files(self) -> SourceFiles:
-        return SourceFiles(self.folder, {name: data.decode("utf-8-sig") for name, data in self.contents.items()})
+        return SourceFiles(
+            self.folder, {name: data.decode("utf-8-sig") for name, data in self.contents.items()}, self.release
+        )
 
     def function(self) -> Callable[..., Any]:
         """Runs the files, and returns the function or class that the call names.
@@ -226,7 +230,7 @@ def opened(release: Path, listed: ListedCode) -> ShippedCode:
                 "get the release again"
             )
         _check_text(data, path)
-    return ShippedCode(listed.call, release / FOLDER, contents)
+    return ShippedCode(listed.call, release / FOLDER, contents, release)
 
 
 def _check_folders(release: Path, path: Path) -> None:
