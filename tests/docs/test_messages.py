@@ -20,6 +20,7 @@ RAISED = {"UserError", "Notice", "check_cost"}
 ALLOWED = {
     ("evaluation/report/networks.py", "--code"): "the end of a command that a page shows",
     ("releases/release.py", "--code"): "the end of commands in a card",
+    ("releases/release.py", "--trust"): "the end of commands in a card",
     ("runs/difference.py", "--weights"): "a file that only commands take; the bits of weights have that name too",
     ("runs/run_log.py", "--error-unmatch"): "git",
     ("runs/run_log.py", "--short"): "git",

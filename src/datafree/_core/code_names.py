@@ -43,7 +43,9 @@ class CodeName(NamedTuple):
         """The arguments by name. Raises UserError unless they are keywords with literal values. Runs no code."""
         try:
             call = ast.parse(f"f{self.arguments or '()'}", mode="eval").body
-            if not isinstance(call, ast.Call) or call.args or any(part.arg is None for part in call.keywords):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+                raise ValueError
+            if any(part.arg is None for part in call.keywords):
                 raise ValueError
             values = {str(part.arg): ast.literal_eval(part.value) for part in call.keywords}
         except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):

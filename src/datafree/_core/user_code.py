@@ -23,7 +23,7 @@ from .version import FOLDER
 
 __all__ = [
     "all_files", "class_file", "code_entry", "code_files", "failed_place", "file_imports", "guarded", "import_code",
-    "is_user_code", "running",
+    "in_one_line", "is_user_code", "note_user_code", "running",
 ]  # fmt: skip
 
 _FILES: dict[str, set[Path]] = {}
@@ -46,8 +46,7 @@ def import_code(code: CodeName, kind: str = "model") -> ModuleType:
     if not path.is_file():
         expected = f"that builds the {kind}" if kind == "model" else f"of the class {code.attribute}"
         raise UserError(f"no file {place}, expected the Python file {expected}; check the path")
-    _PLACES.add(str(path))
-    _PLACES.add(str(path.absolute()))
+    note_user_code(path)
     spec = importlib.util.spec_from_file_location(f"datafree_code_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -73,6 +72,16 @@ def guarded(name: str, code: CodeName, note: str = "", kind: str = "model") -> I
     search_path, folder = list(sys.path), str(_folder(code).resolve())
     sys.path.insert(0, folder)
     try:
+        with in_one_line(name, note, kind):
+            yield
+    finally:
+        sys.path[:] = search_path
+
+
+@contextmanager
+def in_one_line(name: str, note: str = "", kind: str = "model", *, missing: str | None = None) -> Iterator[None]:
+    """Any exception of the block becomes a UserError of one line; `missing` says what to do if a module is not found."""
+    try:
         yield
     except UserError:
         raise
@@ -80,7 +89,7 @@ def guarded(name: str, code: CodeName, note: str = "", kind: str = "model") -> I
         do = f"get {error.name}.py from that file's author and put it beside it, or install the package of that name"
         if ".py" not in name:
             do = "install it, or name a file as path/file.py:name"
-        raise UserError(f"no module {error.name!r} for {kind} {name!r}; {do}") from None
+        raise UserError(f"no module {error.name!r} for {kind} {name!r}; {missing or do}") from None
     except (Exception, SystemExit) as error:  # a script that was not meant to be imported may exit
         if isinstance(error, SyntaxError):
             reason, place = error.msg, f" ({error.filename}, line {error.lineno})"
@@ -95,8 +104,6 @@ def guarded(name: str, code: CodeName, note: str = "", kind: str = "model") -> I
         raise UserError(
             f"the code of {kind} {name!r} fails with {type(error).__name__}: {reason}{place}{note}; fix it"
         ) from error
-    finally:
-        sys.path[:] = search_path
 
 
 def failed_place(error: BaseException) -> str | None:
@@ -142,6 +149,12 @@ def file_imports(path: Path) -> set[Path]:
     path = path.absolute()
     noted = {file for place, files in _FILES.items() if Path(place).absolute() == path for file in files}
     return {file for file in imported_files(path) | noted if file != path and file.is_file()}
+
+
+def note_user_code(path: Path) -> None:
+    """Notes that this file runs as code of the user's own, for `is_user_code`."""
+    _PLACES.add(str(path))
+    _PLACES.add(str(path.absolute()))
 
 
 def is_user_code(file: str) -> bool:

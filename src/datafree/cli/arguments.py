@@ -21,7 +21,9 @@ __all__ = [
     "RecordedModel",
     "Run",
     "Start",
+    "Trust",
     "Whole",
+    "WithCode",
     "settings_of",
     "without_condensed",
 ]
@@ -84,6 +86,12 @@ Arguments = Annotated[tuple[str, ...], Parameter(name="--arg", negative="")]
 """Arguments of the function that builds a network, `NAME=VALUE` each."""
 
 
+WithCode = Annotated[bool, Parameter(negative="")]
+"""Whether a release that is written holds the code of its network."""
+Trust = Annotated[bool, Parameter(negative="")]
+"""A flag without which no code of a release or a log runs."""
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Model:
@@ -100,6 +108,8 @@ class Model:
     output: str | None = None
     """Which of several tensors that a network given by name returns are the logits: position or name, with / between nested
     ones; by default the one named `logits`, or the only one of that shape."""
+    trust: Trust = False
+    """Run the code that a release holds; read it first. Without it, none of it runs."""
     record: Annotated[Path | None, Parameter(parse=False)] = None
     """Not an option of commands that read no record; see `RecordedModel`."""
 
@@ -110,12 +120,14 @@ class Model:
 
 
 def settings_of(source: Model) -> dict[str, Any]:
-    """The options of a model for run.json; without `key` and `output`, which earlier versions lacked, unless given."""
+    """The options of a model for run.json; without those that earlier versions lacked (`key`, `output`, `trust`, `with_code`)
+    unless they were given.
+    """
     settings = asdict(source)
     del settings["arg"]  # in the name of the code
-    for later in ("key", "output"):
-        if settings[later] is None:
-            del settings[later]
+    for later in ("key", "output", "trust", "with_code"):
+        if settings.get(later) in (None, False):
+            settings.pop(later, None)
     return settings
 
 
@@ -136,6 +148,8 @@ class NamedModel(RecordedModel):
     weights: Path | None = None
     """File of weights to use instead of the release's own, or of a network that is given by name: safetensors, or a .pt or
     .pth file, of which no code is run."""
+    with_code: WithCode = False
+    """Put the Python file that builds the network, and what it imports from its folder, into the release as text."""
 
 
 @Parameter(name="*")

@@ -12,10 +12,11 @@ from cyclopts import App, Group, Parameter
 
 from .._core.distributed import main_process, together
 from .._core.errors import UserError
-from .arguments import Data, Model, RecordedModel, Run, Start, Whole, settings_of, without_condensed
+from .arguments import Data, Model, RecordedModel, Run, Start, Whole, WithCode, settings_of, without_condensed
 from .loading import (
     check_code,
     check_record,
+    code_for_release,
     code_of,
     code_of_settings,
     identity_of,
@@ -80,6 +81,7 @@ def distill(
     augmentation: Annotated[Augmented | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
     start: Start = "random",
     settings: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+    with_code: WithCode = False,
     data: Data | None = None,
     source: Model | None = None,
     run: Run | None = None,
@@ -120,6 +122,8 @@ def distill(
     start
         `teacher`: copy the teacher's most informative channels (the student must have the same layers, none wider).
         `random`: random weights.
+    with_code
+        Put the Python file that builds the network, and what it imports from its folder, into the release as text.
     """
     from ..data.augmentation import Augmentation
 
@@ -133,7 +137,8 @@ def distill(
             "nothing to learn from, expected --set SET, --condensed SET or --data NAME; give one of them, or use "
             "datafree distill online"
         )
-    _distill(teacher, student, out, {"images": images, **options}, start, values(settings), data, source, run)
+    learned = {"images": images, **options}
+    _distill(teacher, student, out, learned, start, values(settings), with_code, data, source, run)
 
 
 def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
@@ -150,6 +155,7 @@ def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
         start: Start = "random",
         method_settings: Annotated[Options | None, flattened(Options)] = None,  # pyright: ignore[reportInvalidTypeForm]
         settings: Annotated[FreshSettings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+        with_code: WithCode = False,
         data: Data | None = None,
         source: RecordedModel | None = None,
         run: Run | None = None,
@@ -174,6 +180,8 @@ def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
         start
             `teacher`: copy the teacher's most informative channels (the student must have the same layers, none wider).
             `random`: random weights.
+        with_code
+            Put the Python file that builds the network, and what it imports from its folder, into the release as text.
         """
         from ..synthesis import methods
 
@@ -182,7 +190,7 @@ def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
         except UserError as error:  # its flags may begin with --method-
             raise UserError(f"method.{error}" if IS_FIELD.match(str(error)) else str(error)) from None
         options = {"method": chosen, "epoch_images": epoch_images}
-        _distill(teacher, student, out, options, start, values(settings), data, source, run)
+        _distill(teacher, student, out, options, start, values(settings), with_code, data, source, run)
 
     return fresh
 
@@ -190,7 +198,7 @@ def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
 @together()
 def _distill(
     teacher: str, student: str | None, out: Path, options: dict[str, Any], start: Start, changes: dict[str, Any],
-    data: Data | None, source: Model | None, run: Run | None,
+    with_code: bool, data: Data | None, source: Model | None, run: Run | None,
 ) -> None:  # fmt: skip
     """`options` are those of `plan_distillation` that say what the student learns from; without any it is real data."""
     from ..distillation.distill import plan_distillation
@@ -222,12 +230,13 @@ def _distill(
         )  # fmt: skip
     plan = plan.with_temperature_of(earlier_settings(out))
     student_network, chosen, settings = plan.student, plan.chosen, plan.settings
+    code = code_for_release(name, student_network, with_code)
     test = test_data(student_network, data, complete=real is not None)
     no_set = {"images": None} if "method" not in options else {}
     logged = {
         "teacher": teacher, "student": name, "learns_from": chosen.description, **no_set, **sets, **chosen.settings,
         **asdict(data), **settings.model_dump(), **({} if start == "random" else {"start": start}), **settings_of(source),
-        **asdict(run),
+        **asdict(run), **({"with_code": True} if with_code else {}),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, role="teacher", record=record is not None)
     log = RunLog("distill", logged, {
@@ -249,7 +258,8 @@ def _distill(
         if not main_process():
             return
         evaluation = None if test is None else evaluate(student_network, test, network)
-        result = write_student(folder, student_network, log, evaluation, "" if test is None else test.public)
+        data_name = "" if test is None else test.public
+        result = write_student(folder, student_network, log, evaluation, data_name, code=code)
     _say(folder, student_network, network, result)
     say_batch(settings.batch, len(chosen.source))
     say_start(start, student_network.training.started_from_teacher)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from .._core.code_names import code_name
@@ -12,7 +12,7 @@ from .._core.folder_kinds import is_quantized, is_release
 from .._core.unused import Use, check_used
 from .arguments import Data, Model, Run, settings_of
 from .json_output import result
-from .loading import check_code, code_of, inputs_of, load_data, load_network, say_fit, say_size
+from .loading import check_code, code_in, code_of, inputs_of, load_data, load_network, say_fit, say_size
 from .progress_bar import bar
 
 __all__ = ["evaluate"]
@@ -55,11 +55,12 @@ def evaluate(
     if teacher_code is not None:
         check_used({"teacher_code": teacher_code}, [Use("teacher_code", "teacher")], {"teacher": teacher})
     data, source, run = data or Data(), source or Model(), run or Run()
-    network = load_network(model, source, run)
-    check_code(model, source, network)
+    own = replace(source, trust=False) if teacher is not None and source.code is not None else source
+    network = load_network(model, own, run)
+    check_code(model, own, network)
     other = None
     if teacher is not None:
-        coded = _coded(teacher, teacher_code)
+        coded = _coded(teacher, teacher_code, source.trust)
         other = load_network(teacher, coded, run)
         check_code(teacher, coded, other)
     measured = load_data(data, split)
@@ -72,8 +73,9 @@ def evaluate(
         **settings_of(source),
         **asdict(run),
     }
-    others = {"teacher": teacher, **code_of("teacher", teacher_code)}
-    log = RunLog("evaluate", options, {**inputs_of(model, source), **others}, measured)
+    trusted = code_in("teacher", teacher) if source.trust and teacher_code is None else {}
+    others = {"teacher": teacher, **code_of("teacher", teacher_code), **trusted}
+    log = RunLog("evaluate", options, {**inputs_of(model, own), **others}, measured)
     with nullcontext(None) if out is None else output_folder(out, EVALUATION_FOLDER, log) as folder:
         if out is not None and folder is None:
             return
@@ -94,8 +96,8 @@ def evaluate(
         print(f"agreement with {teacher}: {scores.agreement:.2f} %")
 
 
-def _coded(teacher: str, code: str | None) -> Model:
-    """How the teacher is built; raises UserError where it takes code and none was named."""
+def _coded(teacher: str, code: str | None, trust: bool) -> Model:
+    """How the teacher is built; raises UserError where it takes code and none was named or trusted."""
     from ..releases.release import Release, is_zoo
 
     if not is_release(teacher) and (is_zoo(teacher) or code_name(teacher) is not None):
@@ -104,6 +106,14 @@ def _coded(teacher: str, code: str | None) -> Model:
             "its path"
         )
     if code is None and is_release(teacher) and not is_quantized(teacher) and (release := Release.open(teacher)).custom:
+        if trust and release.listed_code is not None:
+            return Model(trust=True)
+        if release.listed_code is not None:
+            raise UserError(
+                f"{teacher} is a custom network that {release.listed_code.call} builds, and the code runs only if you trust "
+                f"it: read {release.listed_code.paths(release.folder)[0]} and give `trust=True`, or name your own copy with "
+                "--teacher-code"
+            )
         raise UserError(
             f"{teacher} is a custom network ({release.config.get('architecture')!r}); name it with --teacher-code"
         )

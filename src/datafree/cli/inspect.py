@@ -6,22 +6,26 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._core.errors import UserError
 from .._core.files import read_json
 from .._core.files.unfinished import check_finished
 from .._core.folder_kinds import CONDENSED, is_comparison, is_quantized
+from .._core.text import escaped
 from ..models.input_spec import InputSpec
-from .arguments import Model, Run
+from .arguments import Model, Run, Trust
 from .json_output import result
 from .loading import load_network, load_record
 
-__all__ = ["classes_of", "inspect", "listed", "made_from", "numbers", "size_of"]
+if TYPE_CHECKING:
+    from ..releases.release import Release
+
+__all__ = ["classes_of", "inspect", "listed", "made_from", "numbers", "say_shipped", "size_of"]
 
 
-def inspect(path: Path, /, *, code: str | None = None) -> None:
-    """Say what is in a release, a record, a synthetic set, a comparison or a run; no code in it is run.
+def inspect(path: Path, /, *, code: str | None = None, trust: Trust = False) -> None:
+    """Say what is in a release, a record, a synthetic set, a comparison or a run; code in it runs with --trust alone.
 
     Example: datafree inspect teacher
 
@@ -32,11 +36,13 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
         run.json.
     code
         file.py:function that builds a release's network, where it is not of the zoo.
+    trust
+        Run the code that a release holds; read it first. Without it, none of it runs.
     """
     if is_quantized(path):
         _quantized(path)
     elif (path / "config.json").is_file():
-        _release(path, code)
+        _release(path, code, trust)
     elif (path / "set.json").is_file():
         _set(path)
     elif (path / CONDENSED).is_file() or path.name == CONDENSED:
@@ -60,16 +66,18 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
         )
 
 
-def _release(path: Path, code: str | None) -> None:
+def _release(path: Path, code: str | None, trust: bool) -> None:
     from ..releases.release import Release
 
     release = Release.open(path)
-    if code is None and release.custom:
+    if release.listed_code is not None:
+        release.code()  # raises before anything is printed
+    if code is None and release.custom and (not trust or release.listed_code is None):
         from .unopened import say_unopened
 
         say_unopened(release)
         return
-    network = load_network(str(path), Model(code=code), Run())
+    network = load_network(str(path), Model(code=code, trust=trust), Run())
     record = load_record(str(path), Model(), network)
     spec = network.spec
     result({
@@ -85,6 +93,7 @@ def _release(path: Path, code: str | None) -> None:
     print(f"  fingerprint {network.fingerprint()}")
     if release.notes:
         print(f"  {release.notes}")
+    say_shipped(release)
     if record is None:
         print("  no record")
         return
@@ -108,6 +117,22 @@ def _release(path: Path, code: str | None) -> None:
         settings.pop("kind", None)
         parts = [entry.statistic.kind, *listed(settings), f"{entry.nbytes():,} bytes"]
         print(f"    {name}: {', '.join(parts)}")
+
+
+def say_shipped(release: Release) -> None:
+    """Prints the files of a release's code, their hashes and the call; nothing where it holds none. Runs none of it.
+
+    Raises UserError for files that are missing or of other content than the hashes.
+    """
+    listed = release.listed_code
+    if listed is None:
+        return
+    shipped = release.code()
+    result({"code": listed.config()})
+    print(f"  {escaped(listed.call)} builds the network; the release holds its code:")
+    for path, name in zip(listed.paths(release.folder), listed.files):
+        size, lines = len(shipped.contents[name]), shipped.contents[name].count(b"\n")
+        print(f"    {path}: {lines:,} lines, {size:,} bytes, sha256 {listed.files[name]}")
 
 
 def _quantized(path: Path) -> None:

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shlex
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from .._core.code_names import code_name
 from .._core.device import check_device
 from .._core.distributed import main_process
-from .._core.errors import UserError, cut
-from .._core.folder_kinds import CONDENSED, check_original
+from .._core.errors import Notice, UserError, cut
+from .._core.folder_kinds import CONDENSED, check_original, is_quantized
 from .._core.unused import Use, check_used, unused
 from .._core.user_code import class_file, code_files, file_imports
 from ..models.class_names import class_positions
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ..models.network import Network
     from ..records.record import Record
     from ..releases.libraries import LibraryInput
+    from ..releases.shipped_code import ShippedCode
     from ..runs.run_log import RunLog
 
 __all__ = [
@@ -36,6 +38,8 @@ __all__ = [
     "check_data",
     "check_normalisation",
     "check_record",
+    "code_for_release",
+    "code_in",
     "code_of",
     "code_of_settings",
     "identity_of",
@@ -174,7 +178,13 @@ def load_network(name: str, options: Model, run: Run, spec: InputSpec | None = N
             "--arg out"
         )
     network = load_model(
-        name, code=options.code, weights=options.weights, key=options.key, spec=spec, output=options.output
+        name,
+        code=options.code,
+        weights=options.weights,
+        key=options.key,
+        spec=spec,
+        output=options.output,
+        trust=options.trust,
     )
     if spec is None and main_process() and (published := published_input(name)) is not None:
         print(in_words(name, published))
@@ -196,7 +206,7 @@ def check_code(name: str, options: Model, network: Network) -> None:
 
     For commands that do not read the record otherwise.
     """
-    if options.code is not None and options.weights is None and options.record is None:
+    if (options.code is not None or options.trust) and options.weights is None and options.record is None:
         load_record(name, options, network)
 
 
@@ -274,8 +284,19 @@ def inputs_of(name: str, options: Model, *, role: str = "model", record: bool = 
         role: folder,
         "weights": options.weights,
         "record": options.record or record_path,
-        **code_of(role, code),
+        **(code_in(role, folder) if options.trust and code is None else code_of(role, code)),
     }
+
+
+def code_in(role: str, release: str | None) -> Inputs:
+    """The Python files that a release holds and that build its network; none for other networks."""
+    from ..releases.release import Release
+
+    listed = None if release is None or is_quantized(release) else Release.open(release).listed_code
+    if listed is None:
+        return {}
+    main, *others = listed.paths(Path(str(release)))
+    return {f"code of {role}": main, f"modules of {role}": others or None}
 
 
 def code_of(role: str, name: str | None) -> Inputs:
@@ -311,10 +332,31 @@ def listed_files(files: list[Path]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more files" if len(names) > 8 else "")
 
 
-def say_code(model: str) -> None:
-    """That a release of a custom network is of no use without the file that builds it."""
+def code_for_release(name: str, network: Network, with_code: bool) -> ShippedCode | None:
+    """The code of `file.py:function` for a release of this network, checked before the work; None without --with-code.
+
+    Raises UserError for a network that no such file builds, and for code that no release may hold.
+    """
+    if not with_code:
+        return None
+    from ..releases.release import check_sources
+    from ..releases.shipped_code import check_shippable, shipped
+
+    check_shippable(name, "with_code")
+    code = shipped(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Notice)  # said when the network was made
+        check_sources(code, network)
+    return code
+
+
+def say_code(model: str, shipped: ShippedCode | None = None) -> None:
+    """How to open a release of a custom network: with the code that it holds, or with a file that has to come with it."""
     code = code_name(model)
-    if code is not None and code.is_library:
+    if shipped is not None:
+        names = listed_files([Path(name) for name in shipped.contents])
+        print(f"  the release holds the network's code, {names}: who has read it opens the release with --trust")
+    elif code is not None and code.is_library:
         print(f"  {code.place} builds the network: open the release with --code {shlex.quote(model)}")
     elif code is not None:
         from ..releases.load import all_files

@@ -11,9 +11,10 @@ from cyclopts import Group, Parameter
 
 from .._core.distributed import main_process, together
 from .._core.errors import UserError
-from .arguments import Data, RecordedModel, Run, Start, settings_of, without_condensed
+from .arguments import Data, RecordedModel, Run, Start, WithCode, settings_of, without_condensed
 from .loading import (
     check_code,
+    code_for_release,
     code_of,
     code_of_settings,
     identity_of,
@@ -66,6 +67,7 @@ def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str
         condensed: Annotated[Path | None, Parameter(group=NEAR)] = None,
         alignment: Annotated[Literal[tuple(alignments)] | None, Parameter(group=NEAR)] = None,  # pyright: ignore
         guide: Annotated[Guide | None, flattened(Guide)] = None,  # pyright: ignore[reportInvalidTypeForm]
+        with_code: WithCode = False,
         data: Data | None = None,
         source: RecordedModel | None = None,
         run: Run | None = None,
@@ -101,6 +103,8 @@ def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str
             Condensed set (datafree condense, import-condensed) that the generator is kept near (Binici et al. 2024).
         alignment
             Distance to the condensed set; `mmd` by default.
+        with_code
+            Put the Python file that builds the network, and what it imports from its folder, into the release as text.
         """
         from ..distillation.distill_online import online_settings
 
@@ -118,15 +122,15 @@ def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str
             "preset": preset, "replay": {"replay": kind, **values(memory)}, "condensed": condensed, "start": start,
             "alignment": {"alignment": near, **values(guide)} if alignment or values(guide) else None, **values(settings),
         }  # fmt: skip
-        _distill(teacher, student, out, options, bool(chosen.statistics), data, source, run)
+        _distill(teacher, student, out, options, bool(chosen.statistics), with_code, data, source, run)
 
     return online
 
 
 @together()
 def _distill(
-    teacher: str, student: str | None, out: Path, options: dict[str, Any], reads_record: bool, data: Data | None,
-    source: RecordedModel | None, run: Run | None,
+    teacher: str, student: str | None, out: Path, options: dict[str, Any], reads_record: bool,
+    with_code: bool, data: Data | None, source: RecordedModel | None, run: Run | None,
 ) -> None:  # fmt: skip
     """`options` are those of `plan_online`."""
     from .._core.settings import with_paths
@@ -150,11 +154,13 @@ def _distill(
     student_network, settings, condensed = plan.student, plan.settings, options["condensed"]
     replay: Any = plan.replay
     alignment: Any = plan.alignment
+    code = code_for_release(name, student_network, with_code)
     test = test_data(student_network, data, complete=False)
     logged = {
         "teacher": teacher, "student": name, "learns_from": "a generator's images", "start": plan.start,
         "online": settings.model_dump(), "replay": with_paths(replay), "condensed": condensed,
         "alignment": alignment and with_paths(alignment), **asdict(data), **settings_of(source), **asdict(run),
+        **({"with_code": True} if with_code else {}),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, role="teacher", record=record is not None)
     log = RunLog("distill", logged, {
@@ -176,8 +182,9 @@ def _distill(
             so_far = "" if epochs == settings.epochs else f", {epochs} of {settings.epochs} epochs so far"
             write_generated(folder / FILE, images)
             write_release(
-                folder, student, notes=f"distilled from {architecture_of(network)} on a generator's images{so_far}"
-            )
+                folder, student, notes=f"distilled from {architecture_of(network)} on a generator's images{so_far}",
+                code=code,
+            )  # fmt: skip
             if epochs < settings.epochs:  # the log of the whole run is written last, after the final card
                 log.write(folder, online_result(student, history, settings))
 
@@ -188,7 +195,8 @@ def _distill(
         if not main_process():
             return
         evaluation = None if test is None else evaluate(student_network, test, network)
-        result = write_student(folder, student_network, log, evaluation, "" if test is None else test.public)
+        data_name = "" if test is None else test.public
+        result = write_student(folder, student_network, log, evaluation, data_name, code=code)
     _say(folder, student_network, network, result, plan.replay)
     say_start(plan.start, student_network.training.started_from_teacher)
 

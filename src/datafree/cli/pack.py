@@ -12,8 +12,8 @@ from .._core.code_names import with_arguments
 from .._core.errors import UserError
 from .._core.folder_kinds import is_release
 from ..models.input_spec import InputSpec
-from .arguments import Arguments, Data, Model, settings_of
-from .loading import check_normalisation, in_words, inputs_of, say_code, test_data
+from .arguments import Arguments, Data, Model, WithCode, settings_of
+from .loading import check_normalisation, code_for_release, in_words, inputs_of, say_code, test_data
 from .results import say_learned
 
 __all__ = ["pack"]
@@ -36,6 +36,7 @@ def pack(
     mean: Values | None = None,
     std: Values | None = None,
     border: Literal["black", "mean"] | None = None,
+    with_code: WithCode = False,
     data: Data | None = None,
 ) -> None:
     """Make a release from a network's weights alone, where there is no data to record it on.
@@ -76,6 +77,8 @@ def pack(
     border
         Colour on which training shifted the images: `black`, or `mean` if they were normalised before. Without it,
         `synthesize` finds out.
+    with_code
+        Put the Python file that builds the network, and what it imports from its folder, into the release as text.
     """
     from ..evaluation.accuracy import evaluate
     from ..evaluation.accuracy import in_words as accuracy_in_words
@@ -104,22 +107,24 @@ def pack(
     network = load_model(model, weights=weights, key=key, spec=spec, output=output)
     if published is not None:
         print(in_words(model, published))
+    code = code_for_release(model, network, with_code)
     data = data or Data()
     test = test_data(network, data, complete=False)
     evaluation = None if test is None else evaluate(network, test)
     notes = "" if test is None or evaluation is None else accuracy_in_words(evaluation, test.public)
     source = Model(weights=weights, key=key, output=output)
     settings = {"model": model, **spec.model_dump(mode="json"), "border": border, **settings_of(source)}
+    settings |= {"with_code": True} if with_code else {}
     settings |= {} if test is None else asdict(data)
     log = RunLog("pack", settings, inputs_of(model, source), *([] if test is None else [test]))
     with output_folder(out, RELEASE_FOLDER, log, reads=[weights.parent]) as folder:
         if folder is None:
             return
-        write_release(folder, network, notes=notes)
+        write_release(folder, network, notes=notes, code=code)
         results: dict[str, Any] = {"parameters": network.parameters, "bytes": network.nbytes()}
         log.write(folder, results | ({} if evaluation is None else {"evaluation": asdict(evaluation)}))
     print(f"{model}: {network.parameters:,} parameters; release in {folder}, fingerprint {network.fingerprint()[:12]}")
-    say_code(model)
+    say_code(model, code)
     _say_pixels(spec)
     if evaluation is not None:
         print(f"  {notes}")

@@ -53,6 +53,7 @@ def quantize(
     output: str | None,
     code: str | None,
     arg: tuple[str, ...],
+    trust: bool,
     record: Path | None,
     run: Run | None,
 ) -> None:
@@ -83,7 +84,7 @@ def quantize(
     check_data(data, *(name for name in (calibrate, finetune) if name is not None and reads_data(name)))
     if code is None:
         model, arg = with_arguments(model, arg), ()
-    source = Model(code=code, arg=arg, weights=checkpoint, key=key, output=output, record=record)
+    source = Model(code=code, arg=arg, weights=checkpoint, key=key, output=output, trust=trust, record=record)
     code = source.code
     run = resumed(run, out / STATE)
     network = load_network(model, source, run)
@@ -103,7 +104,7 @@ def quantize(
         "finetune": finetune, **(settings.model_dump() if finetune else {}), "executorch": executorch,
         "checkpoint": checkpoint, **({} if key is None else {"key": key}),
         **({} if output is None else {"output": output}), "code": code, "record": record,
-        **asdict(data), **asdict(run),
+        **asdict(data), **asdict(run), **({"trust": True} if trust else {}),
     }  # fmt: skip
     names = {"calibrate": calibrate} | ({} if finetune is None else {"finetune": finetune})
     sets = {role: name for role, name in names.items() if (Path(name) / "set.json").is_file()}

@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 
 from .._core.errors import UserError
 from .._core.unused import check_used
-from .arguments import Arguments, Data, Run, Whole
+from .arguments import Arguments, Data, Run, Trust, Whole
 from .flags import flag_of
 from .method_options import of_settings, values
 from .settings_source import read
@@ -42,6 +42,7 @@ def quantize(
     output: str | None = None,
     code: str | None = None,
     arg: Arguments = (),
+    trust: Trust = False,
     record: Path | None = None,
     run: Run | None = None,
 ) -> None:
@@ -92,6 +93,8 @@ def quantize(
         file.py:function that builds the network, for a release of a custom network.
     arg
         Argument of the function that builds the network, NAME=VALUE; repeat it for more.
+    trust
+        Run the code that a release holds; read it first. Without it, none of it runs.
     record
         For a network without batch norm: its record; by default the one in the release folder.
     """
@@ -111,5 +114,6 @@ def quantize(
     make(
         teacher, out=out, bits=Bits(**values(bits)), calibrate=calibrate, images=images, equalise=equalise,
         correct_bias=correct_bias, target_cpu=target_cpu, finetune=finetune, executorch=executorch,
-        settings=tuning, data=data, checkpoint=weights, key=key, output=output, code=code, arg=arg, record=record, run=run,
+        settings=tuning, data=data, checkpoint=weights, key=key, output=output, code=code, arg=arg, trust=trust,
+        record=record, run=run,
     )  # fmt: skip

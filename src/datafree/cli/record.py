@@ -10,6 +10,7 @@ from typing import Any
 from .._core.code_names import code_name, with_arguments
 from .._core.errors import Notice, UserError
 from .._core.files import sha256_file
+from .._core.folder_kinds import is_quantized
 from .._core.settings import with_paths
 from ..data import Dataset
 from ..evaluation.accuracy import doubt
@@ -21,13 +22,15 @@ from ..records.record import Record, is_of
 from ..records.record import record as measure
 from ..releases.builder_names import check_name
 from ..releases.release import RELEASE_FOLDER, Release, is_release, is_zoo, mend_card, write_record, write_release
+from ..releases.shipped_code import ShippedCode
 from ..runs.output_folder import changed_folder, output_folder, read_log, recording_state
 from ..runs.run_log import RunLog
 from ..runs.run_reader import FinishedRun
-from .arguments import Data, Input, Model, Run, settings_of
+from .arguments import Data, Input, NamedModel, Run, settings_of
 from .loading import (
     check_attribute,
     check_code,
+    code_for_release,
     code_of_settings,
     inputs_of,
     load_data,
@@ -53,14 +56,14 @@ def _record(
     keep: tuple[bool, bool],
     out: Path | None,
     data: Data | None,
-    source: Model | None,
+    source: NamedModel | None,
     input: Input | None,
     run: Run | None,
 ) -> None:
     add, anew = keep
     if add and anew:
         raise UserError("--add and --replace: got both, expected one of them; leave one out")
-    data, source, input, run = data or Data(), source or Model(), input or Input(), run or Run()
+    data, source, input, run = data or Data(), source or NamedModel(), input or Input(), run or Run()
     if source.record is not None and not add:
         raise UserError(
             f"--record: got {source.record} without --add, expected --add, which adds to that record; give both, or leave "
@@ -74,6 +77,11 @@ def _record(
         raise zoo.no_model(model)
     if not is_release(model) and out is None:
         raise UserError(f"{model} is no release folder, expected --out; name the release folder to write")
+    if source.with_code and _in_place(model, out):
+        raise UserError(
+            f"with_code: got it with {model}, whose record alone is written, expected `out`; name the release to write, or "
+            "leave `with_code` out"
+        )
     target = out if out is not None and not _in_place(model, out) else Path(model)
     beside = recording_state(target)
     run = resumed(run, beside)
@@ -88,6 +96,7 @@ def _record(
     spec = None if is_release(model) or training is None else spec_of(training, model, input)
     network = load_network(model, source, run, spec)
     check_code(model, source, network)
+    code = _code(model, source, network)
     if isinstance(statistics, tuple):
         assert training is not None
         entries = presets.preset(statistics[0], network, training, leak=statistics[1])
@@ -115,7 +124,8 @@ def _record(
         if in_place:
             write_record(folder, network, measured)
         else:
-            write_release(folder, network, measured, notes=Release.open(model).notes if is_release(model) else "")
+            notes = Release.open(model).notes if is_release(model) else ""
+            write_release(folder, network, measured, notes=notes, code=code)
         path = folder / "record.safetensors"
         usual = FinishedRun.of(model).result.evaluation.accuracy if is_release(model) else None
         log.write(
@@ -129,6 +139,14 @@ def _record(
         )
     _say(path, measured, network, training)
     seen.say(len(network.spec.classes), usual)
+
+
+def _code(model: str, source: NamedModel, network: Network) -> ShippedCode | None:
+    """The code for the release that is written: with --with-code that of the user, with --trust that of the release."""
+    if source.with_code or not source.trust or not is_release(model) or is_quantized(model):
+        return code_for_release(source.code or model, network, source.with_code)
+    release = Release.open(model)
+    return None if release.listed_code is None else release.code()
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from .._core.errors import UserError
-from .arguments import Data, Run
+from .arguments import Data, Run, Trust
 from .loading import check_data, load_data, use_threads
 
 __all__ = ["report"]
@@ -21,6 +21,7 @@ def report(
     data: Data | None = None,
     title: str = "datafree report",
     code: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    trust: Trust = False,
     split: str = "test",
     replace: Annotated[bool, Parameter(negative="")] = False,
     run: Run | None = None,
@@ -40,6 +41,8 @@ def report(
     code
         Code of a custom network, as file.py:function; without it the network is not measured. Repeat it in the order of the
         runs, or give FOLDER=file.py:function.
+    trust
+        Run the code that the releases hold; read it first. Without it, none of it runs, and these networks are not measured.
     split
         `test`, `train`, or, of an image folder or .npz file without splits of its own, `all`.
     replace
@@ -60,9 +63,11 @@ def report(
     settings = {"runs": folders, "title": title, "code": list(code), **asdict(data), **asdict(run)}
     if split != "test":  # as in reports of earlier versions
         settings["split"] = split
+    if trust:
+        settings["trust"] = True
     page = collect.report(
         folders, out, test, title=title, code=code, device=run.device, seed=run.seed, replace=replace,
-        settings=settings,
+        settings=settings, trust=trust,
     )  # fmt: skip
     if page.unchanged:
         print(f"already complete: report in {out}, of the same runs and settings; nothing was changed")

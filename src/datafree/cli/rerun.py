@@ -46,8 +46,8 @@ def rerun(run: Path, /, *, out: Path | None = None, trust: Annotated[bool, Param
     out
         Where to write instead of the first run's folder.
     trust
-        Run it even where it names a network by file.py:function or package.module:function, or writes outside of the
-        working directory.
+        Run it even where it names a network by file.py:function or package.module:function, runs the code that a release
+        holds, or writes outside of the working directory.
     """
     from .main import run as run_command
 
@@ -200,6 +200,11 @@ def _check(words: list[str], path: Path, out: Path | None) -> None:
                 f"that command runs the code {name!r}; if it is yours, or you have read it, add --trust, or type it "
                 "yourself"
             )
+    if "--trust" in words or _trusts(values):
+        raise UserError(
+            "that command runs the code that a release holds (--trust); if you have read that code, add --trust here "
+            "too, or type the command yourself"
+        )
     target = values.get("out") or (values.get("teacher") if words[0] == "record" else None)
     if out is None and target is not None and not _is_near(Path(target), path):
         raise UserError(
@@ -215,6 +220,12 @@ def _models(values: dict[str, Any]) -> Iterator[str]:
             yield from _models(vars(value))
         elif key in MODELS or key.endswith("code"):
             yield from [value] if isinstance(value, str) else value or ()
+
+
+def _trusts(values: dict[str, Any]) -> bool:
+    """Whether a command is to run the code in a release."""
+    nested = (vars(value) for value in values.values() if hasattr(value, "__dataclass_fields__"))
+    return bool(values.get("trust")) or any(map(_trusts, nested))
 
 
 def _is_near(target: Path, log: Path) -> bool:

@@ -10,8 +10,18 @@ from cyclopts import Parameter
 
 from .._core.distributed import main_process, together, world
 from .._core.errors import UserError
-from .arguments import Data, Input, Model, Run
-from .loading import identity_of, inputs_of, load_data, on_device, resumed, say_code, say_size, spec_of
+from .arguments import Data, Input, Model, Run, WithCode
+from .loading import (
+    code_for_release,
+    identity_of,
+    inputs_of,
+    load_data,
+    on_device,
+    resumed,
+    say_code,
+    say_size,
+    spec_of,
+)
 from .method_options import of_settings, values
 from .progress_bar import bar
 from .results import say_batch, say_learned
@@ -34,6 +44,7 @@ def train(
     data: Data | None = None,
     input: Input | None = None,
     schedule: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+    with_code: WithCode = False,
     run: Run | None = None,
 ) -> None:
     """Train a network on labelled data and write it as a release folder.
@@ -50,14 +61,16 @@ def train(
         layers), resnetN/K (a Kth of the channels) and alexnet/N (an Nth).
     out
         The release folder to write: config.json, model.safetensors, README.md, run.json.
+    with_code
+        Put the Python file that builds the network, and what it imports from its folder, into the release as text.
     """
     from ..distillation.schedule import Schedule
 
-    _train(model, out, data or Data(), input or Input(), Schedule(**values(schedule)), run or Run())
+    _train(model, out, data or Data(), input or Input(), Schedule(**values(schedule)), with_code, run or Run())
 
 
 @together()
-def _train(model: str, out: Path, data: Data, input: Input, schedule: "Schedule", run: Run) -> None:
+def _train(model: str, out: Path, data: Data, input: Input, schedule: "Schedule", with_code: bool, run: Run) -> None:
     from ..distillation.train import train as fit_network
     from ..evaluation.accuracy import evaluate, in_words
     from ..releases.load import new_model
@@ -71,11 +84,13 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: "Schedule"
     if data.limit is None:
         _check_classes(training, test)
     network = on_device(new_model(model, spec_of(training, model, input), seed=run.seed), run)
+    code = code_for_release(model, network, with_code)
     if main_process():
         say_size(network, training)
         if test.shape != training.shape:
             say_size(network, test, "test images")
     settings = {"model": model, **asdict(data), **asdict(input), **schedule.model_dump(), **asdict(run)}
+    settings |= {"with_code": True} if with_code else {}
     log = RunLog("train", settings, inputs_of(model, Model()), training, test)
     with output_folder(out, RELEASE_FOLDER, log) as folder, bar(f"train {model}", run.quiet) as progress:
         if folder is None:
@@ -87,13 +102,15 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: "Schedule"
         if not main_process():
             return
         result = evaluate(network, test)
-        write_release(folder, network, notes=f"trained on {training.public}: {in_words(result, test.public)}")
+        write_release(
+            folder, network, notes=f"trained on {training.public}: {in_words(result, test.public)}", code=code
+        )
         results = {"evaluation": asdict(result), "curve": vars(curve), "images": len(training)}
         log.write(folder, {**results, "processes": world().size})
     print(f"{model}: accuracy {result.accuracy:.2f} % on {result.images} test images; release in {folder}")
     say_batch(schedule.batch, len(training))
     say_learned(result.accuracy, result.images, len(result.by_class))
-    say_code(model)
+    say_code(model, code)
 
 
 def _check_classes(training: "Dataset", test: "Dataset") -> None:

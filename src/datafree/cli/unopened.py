@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.errors import UserError, cut
 from .._core.files import read_header
-from .inspect import classes_of, listed, made_from, numbers, size_of
+from .inspect import classes_of, listed, made_from, numbers, say_shipped, size_of
 from .json_output import result
 
 if TYPE_CHECKING:
@@ -60,9 +60,11 @@ def say_unopened(release: Release) -> None:
         _say_record(record)
     else:
         print("  no record")
+    say_shipped(release)
+    flags = "--code FILE.py:FUNCTION" if release.listed_code is None else "--trust, or --code FILE.py:FUNCTION"
     print(
-        "  --code FILE.py:FUNCTION, the code of its publisher, builds the network, checks weights and record, and shows the "
-        "fingerprint and the forecast of a membership attack"
+        f"  {flags}, the code of its publisher, builds the network, checks weights and record, and shows the fingerprint "
+        "and the forecast of a membership attack"
     )
 
 

@@ -16,7 +16,8 @@ from ..distillation.online.history import History
 from ..distillation.online.settings import OnlineDistillation
 from ..models.agreement import NO_ACCURACY, Evaluation
 from ..models.network import Network
-from ..releases.release import RELEASE_FOLDER, write_release
+from ..releases.release import RELEASE_FOLDER, check_sources, write_release
+from ..releases.shipped_code import ShippedCode, shipped
 from ..runs.output_folder import output_folder, parameters_named
 from ..runs.run_log import RunLog
 from .accuracy import in_words
@@ -32,12 +33,14 @@ def save_student(
     *,
     evaluation: Evaluation | None = None,
     data_name: str = "the data given",
+    code: str | ShippedCode | None = None,
 ) -> Path:
     """Writes what `distill` or `distill_online` returned as a release folder with run.json, and returns the folder.
 
     run.json states settings, seeds, versions and hashes of what the student learned from; `datafree report` reads it.
     `evaluation` is what `evaluate(student, data, teacher)` returned, on test images of `data_name`; without it the card says
-    that no accuracy was measured. A folder that holds this very result stays as it is, which a `Notice` says. Raises
+    that no accuracy was measured. `code` is the ``file.py:function`` that builds the student, whose file is put into the
+    release as `write_release` does. A folder that holds this very result stays as it is, which a `Notice` says. Raises
     UserError for a folder of something else, for a student whose weights were changed since, and for an evaluation of
     another student or with another teacher; nothing is left half-written.
     """
@@ -54,6 +57,10 @@ def save_student(
             "what evaluate(student, data, teacher) returned for this student and its teacher",
         )  # fmt: skip
         settings = {**settings, "evaluation": f"{evaluation.accuracy:g} % on {evaluation.images}"}
+    sources = shipped(code) if isinstance(code, str) else code
+    if sources is not None:
+        check_sources(sources, student)
+        settings = {**settings, "with_code": True}
     log = RunLog("distill", settings, {}, hashes=training.provenance.hashes)
     log.began -= training.provenance.seconds
     with (
@@ -63,13 +70,14 @@ def save_student(
         ) as out,
     ):
         if out is not None:
-            write_student(out, student, log, evaluation, data_name)
+            write_student(out, student, log, evaluation, data_name, code=sources)
     return Path(folder)
 
 
 def write_student(
-    folder: Path, student: DistilledNetwork | OnlineNetwork, log: RunLog, evaluation: Evaluation | None, data_name: str
-) -> dict[str, Any]:
+    folder: Path, student: DistilledNetwork | OnlineNetwork, log: RunLog, evaluation: Evaluation | None, data_name: str,
+    *, code: ShippedCode | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Writes release, card and run.json of a trained student into its output folder, and returns what run.json states."""
     if isinstance(student, OnlineNetwork):
         result = online_result(student, student.history, student.training.settings)
@@ -77,7 +85,7 @@ def write_student(
         result = _distillation_result(student, evaluation)
     if evaluation is not None:
         result["evaluation"] = asdict(evaluation)
-    write_release(folder, student, notes=_notes(student, result, evaluation, data_name))
+    write_release(folder, student, notes=_notes(student, result, evaluation, data_name), code=code)
     log.write(folder, result)
     return result
 

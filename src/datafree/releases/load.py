@@ -33,10 +33,11 @@ from .release import Release, check_code, is_release, is_zoo
 
 if TYPE_CHECKING:
     from .libraries import LibraryInput
+    from .shipped_code import ShippedCode
 
 __all__ = [
-    "all_files", "classes_in", "code_files", "load_model", "load_weights", "new_model", "published_input", "published_spec",
-    "read_code",
+    "all_files", "built_by", "classes_in", "code_files", "load_model", "load_weights", "new_model", "published_input",
+    "published_spec", "read_code",
 ]  # fmt: skip
 
 COUNTERS = ("total_ops", "total_params")
@@ -53,6 +54,7 @@ def load_model(
     key: str | None = None,
     spec: InputSpec | None = None,
     output: str | int | None = None,
+    trust: bool = False,
 ) -> Network:
     """A trained network in eval mode, on the CPU. Import paths come from `name` or `code`, never from inside a file.
 
@@ -65,6 +67,8 @@ def load_model(
     - `weights`: a file of weights to use instead of the release's own: safetensors, or what `torch.save` writes, of which
       no code is run. In a file of several networks, `key` names the one to use, with `/` between nested keys.
     - `output`: which of several tensors that the network returns are the logits; see `Network`. A release has its own.
+    - `trust`: run the code that a release holds in its folder `code`, as its config.json names it: read it first. Its files
+      must have the hashes of config.json. Without effect on a release without code.
 
     Names of weights may have a prefix in front, such as `module.` or `model.`, and floating-point weights may be of another
     precision than the network's. Raises UserError if something is missing or damaged, if weights and architecture do not
@@ -75,6 +79,12 @@ def load_model(
         raise UserError("key: got it without `weights`, expected a file of weights that has it; leave it out")
     if module is not None and code is not None:
         raise UserError("module: got it beside code, expected one of them to build the network; leave one out")
+    if trust and (code is not None or module is not None):
+        raise UserError(
+            f"trust: got it beside {'code' if module is None else 'module'}, expected one of them to build the network; "
+            "leave one out"
+        )
+    sources = None
     if is_release(name):
         if is_quantized(name):
             if module is not None:
@@ -97,7 +107,8 @@ def load_model(
                 key,
                 release if weights is None else None,
             )
-        architecture = code or release.architecture()
+        sources = release.code() if trust and release.listed_code is not None else None
+        architecture = code or (release.architecture() if sources is None else sources.call)
     else:
         if module is not None:
             raise UserError(
@@ -123,10 +134,10 @@ def load_model(
     if code_name(architecture) is None:  # before its weights are allocated: a few bytes of text can name 40 GB
         state = zoo.on_meta(architecture, spec).state_dict()
         _check_weights(architecture, state, named_as_in(state, tensors, path, key), path)
-    network = _built(architecture, spec, seed=0, output=output)
+    network = _built(architecture, spec, seed=0, output=output, sources=sources)
     _load(network, tensors, path, key)
     network.module.eval()
-    with _guarded(architecture, code_name(architecture)), torch.sparse.check_sparse_tensor_invariants():
+    with _guarded(architecture, code_name(architecture), sources), torch.sparse.check_sparse_tensor_invariants():
         network.check()  # also positions of sparse tensors, which torch otherwise uses unchecked
         if output is not None and release is None:
             _check_several(network)
@@ -196,7 +207,20 @@ def new_model(name: str, spec: InputSpec, *, seed: int, output: str | int | None
     return network
 
 
-def _built(name: str, spec: InputSpec, *, seed: int, output: str | int | None) -> Network:
+def built_by(sources: ShippedCode, user_network: Network, weights: dict[str, Tensor]) -> Network:
+    """The network in eval mode that the code of a release builds, with these weights, and spec and output of the user's.
+
+    Raises UserError if the code fails, or the weights do not fit.
+    """
+    network = _built(sources.call, user_network.spec, seed=0, output=user_network.output, sources=sources)
+    _load(network, weights, "the network")
+    network.module.eval()
+    return network
+
+
+def _built(
+    name: str, spec: InputSpec, *, seed: int, output: str | int | None, sources: ShippedCode | None = None
+) -> Network:
     """`new_model` before its answers are checked. Lazy layers have taken their size from a grey batch."""
     if is_release(name):
         raise UserError(
@@ -208,14 +232,14 @@ def _built(name: str, spec: InputSpec, *, seed: int, output: str | int | None) -
         _check_memory(name, spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "weights", name))
-        module = zoo.build(name, spec) if code is None else _function(name, code)(spec)
+        module = zoo.build(name, spec) if code is None else _function(name, code, sources)(spec)
         if not isinstance(module, nn.Module):
             raise UserError(
                 f"{name!r} returned {type(module).__name__}, expected a torch.nn.Module; return the network"
             )
         network = Network(module, spec, name, output=output)
         if any(torch.nn.parameter.is_lazy(parameter) for parameter in network.module.parameters()):
-            with _guarded(name, code):
+            with _guarded(name, code, sources):
                 _first_pass(network)
         elif code is not None:
             with suppress(Exception):  # reported by Network.check
@@ -447,16 +471,19 @@ def _largest_output(module: nn.Module, spec: InputSpec) -> int:
     return max(sizes)
 
 
-def _function(name: str, code: CodeName) -> Callable[..., Any]:
+def _function(name: str, code: CodeName, sources: ShippedCode | None) -> Callable[..., Any]:
     """The user's function, called with its arguments, and with the InputSpec if it has a parameter for it."""
     code.check()
     if code.is_library:
         return partial(_from_library, name, code)
-    module = import_code(code)
-    function = getattr(module, code.attribute, None)
-    if not callable(function):
-        names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise unknown("function", code.attribute, names, code.place)
+    if sources is not None:
+        function = sources.function()
+    else:
+        module = import_code(code)
+        function = getattr(module, code.attribute, None)
+        if not callable(function):
+            names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+            raise unknown("function", code.attribute, names, code.place)
     if isinstance(function, nn.Module):
         raise UserError(
             f"{name} is a network that is built already, expected the function or class that builds it; write a function "
@@ -467,7 +494,7 @@ def _function(name: str, code: CodeName) -> Callable[..., Any]:
 
     def call(spec: InputSpec) -> Any:
         note = ", called with the InputSpec" if parameter is not None else ""
-        with running(name, code, note):
+        with running(name, code, note) if sources is None else sources.running(note):
             if parameter is None:
                 return function(**keywords)
             return function(spec, **keywords) if parameter == "" else function(**{parameter: spec}, **keywords)
@@ -535,8 +562,10 @@ def _is_spec(annotation: Any) -> bool:
     return text.rpartition(".")[2] == "InputSpec"
 
 
-def _guarded(name: str, code: CodeName | None) -> AbstractContextManager[None]:
-    """`guarded` for a network from the user's code; no context for one of the zoo."""
+def _guarded(name: str, code: CodeName | None, sources: ShippedCode | None = None) -> AbstractContextManager[None]:
+    """`guarded` for a network from the user's code, `running` for one from a release's; no context for one of the zoo."""
+    if sources is not None:
+        return sources.running()
     return nullcontext() if code is None else guarded(name, code)
 
 

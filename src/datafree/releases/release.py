@@ -1,7 +1,8 @@
 """A release: the folder that a publisher shares, with everything a deployer needs. Its layout is that of the Hugging
 Face hub.
 
-`config.json` (architecture, InputSpec), `model.safetensors`, `record.safetensors` (optional), `README.md`.
+`config.json` (architecture, InputSpec), `model.safetensors`, `record.safetensors` (optional), `README.md`; the code of a
+custom network in `code/`, if its publisher adds it (`shipped_code.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from .._core.arguments import checked
 from .._core.code_names import LIBRARIES, code_name
-from .._core.errors import Notice, UserError
+from .._core.errors import Notice, UserError, cut
 from .._core.files import (
     HEADER_CAP_RECORD,
     check_claim,
@@ -56,6 +57,17 @@ from ..models.outputs import output_name
 from ..records.forecast import forecast_auc
 from ..records.record import PROBE_TOLERANCE, Record
 from ..runs.output_folder import Kind, read_log
+from .shipped_code import (
+    FOLDER,
+    ListedCode,
+    ShippedCode,
+    check_places,
+    code_written,
+    listed_in,
+    opened,
+    remove_code,
+    shipped,
+)
 
 __all__ = [
     "CUSTOM",
@@ -131,6 +143,7 @@ class Release:
                 f"{folder / 'config.json'}: output: got {str(config['output'])[:40]!r}, expected the name of an output; get "
                 "it again"
             )
+        listed_in(config, folder / "config.json")
         return cls(folder, config)
 
     @property
@@ -157,9 +170,34 @@ class Release:
     def weights(self) -> Path:
         return self.folder / "model.safetensors"
 
+    @property
+    def listed_code(self) -> ListedCode | None:
+        """The call that builds its custom network, and the files of its code with their hashes; None without code."""
+        return listed_in(self.config, self.folder / "config.json")
+
+    def code(self) -> ShippedCode:
+        """The code that the release holds. Its files are compared with their hashes; nothing runs.
+
+        Raises UserError for a release without code, and for files that are missing, damaged or no plain text.
+        """
+        listed = self.listed_code
+        if listed is None:
+            raise UserError(
+                f"{self.folder} holds no code, expected a release with a folder {FOLDER!r}; name the code yourself "
+                "with `code='FILE.py:FUNCTION'`"
+            )
+        return opened(self.folder, listed)
+
     def architecture(self) -> str:
         """The zoo name that builds it; code named inside a file is never imported."""
         name = str(self.config.get("architecture"))
+        listed = self.listed_code
+        if listed is not None:
+            raise UserError(
+                f"{self.folder} is a custom network that {listed.call} builds, and the code runs only if you trust it: read "
+                f"{self.folder / FOLDER / listed.main} and give `trust=True`, name your own copy with "
+                "`code='FILE.py:FUNCTION'`, or, from Python, give `module`"
+            )
         if self.custom:
             raise UserError(
                 f"{self.folder} is a custom network ({name!r}); name it with "
@@ -219,17 +257,27 @@ def _is_of_zoo(network: Network) -> bool:
 
 
 @checked
-def write_release(folder: str | Path, network: Network, record: Record | None = None, *, notes: str = "") -> Path:
+def write_release(
+    folder: str | Path,
+    network: Network,
+    record: Record | None = None,
+    *,
+    notes: str = "",
+    code: str | ShippedCode | None = None,
+) -> Path:
     """Writes a release into `folder`, and returns its path: config.json, model.safetensors, README.md and the record.
 
-    - `network`: its weights are written as in training mode. A custom network is written as `custom:` and its name, without
-      its code; `load_model(folder, module=...)` or `code=` opens it.
+    - `network`: its weights are written as in training mode. A custom network is written as `custom:` and its name;
+      `load_model(folder, module=...)` or `code=` opens it.
     - `record`: what `record` returns for this network. Without it, an existing record of the same weights is kept.
     - `notes`: a line on the network's origin and quality, for config.json and the card.
+    - `code`: the `file.py:function(width=8)` that builds this network, or the `Release.code()` of another release. The file,
+      and what it imports from its folder, is written into `code/` as text, and `load_model(folder, trust=True)` runs it.
+      Without it the release holds no code.
 
     Each file is written completely or not at all. Before anything is written, raises UserError for a folder with other
-    contents, and for a network that fails `Network.check`. No run.json is written, since the origin of the arguments is not
-    known.
+    contents, for a network that fails `Network.check`, and for code that builds another network from its files alone. No
+    run.json is written, since the origin of the arguments is not known.
     """
     notes = "".join(character if character.isprintable() else " " for character in notes)[:NOTES].strip()
     if record is not None:
@@ -238,15 +286,38 @@ def write_release(folder: str | Path, network: Network, record: Record | None = 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)  # the user has seen it when the network was made
         network.check()
+    sources = shipped(code) if isinstance(code, str) else code
+    if sources is not None:
+        check_sources(sources, network)
     path = claim_folder(folder, kind="release")
     with locked(path):
-        _write(path, network, record, notes)
+        _write(path, network, record, notes, sources)
     return path
 
 
-def _write(folder: Path, network: Network, record: Record | None, notes: str) -> None:
-    sweep(folder)
+def check_sources(sources: ShippedCode, network: Network) -> None:
+    """Raises UserError unless the code, from its files alone, builds this very network. Runs the code."""
+    from .load import built_by
+
     architecture = architecture_of(network)
+    if not architecture.startswith(CUSTOM):
+        raise UserError(
+            f"code: got {cut(sources.call)} with {architecture}, a network of the zoo, expected a custom one; leave it out"
+        )
+    built = built_by(sources, network, _weights(network))
+    with sources.running():
+        expected, logits = _answers(network), _answers(built)
+    if not _agree(logits, expected):
+        raise UserError(
+            f"code: got {cut(sources.call)}, which takes the weights but gives other logits than the network, expected the "
+            "code that builds it; name that one"
+        )
+
+
+def _write(folder: Path, network: Network, record: Record | None, notes: str, code: ShippedCode | None) -> None:
+    sweep(folder)
+    architecture, listed, old = architecture_of(network), None if code is None else code.listed, _old_code(folder)
+    check_places(folder, code, old)
     config = {
         "format": 1,
         "architecture": architecture,
@@ -254,15 +325,26 @@ def _write(folder: Path, network: Network, record: Record | None, notes: str) ->
         "datafree": VERSION,
         **({"notes": notes} if notes else {}),
         **({} if network.output is None else {"output": network.output}),
+        **({} if listed is None else {"code": listed.config()}),
     }
     weights = _weights(network)
     record_on_disk = record if record is not None else _kept_record(folder / "record.safetensors", network)
     header = {"answers": _answers(network)} if architecture.startswith(CUSTOM) else {}
     write_tensors(folder / "model.safetensors", weights, header, kind="weights")
-    write_sealed_json(folder / "config.json", config)
+    with code_written(folder, code):
+        write_sealed_json(folder / "config.json", config)
+    remove_code(folder, old, listed)
     if record is not None:
-        _put_record(folder, network, record, notes)
-    write_text(folder / "README.md", model_card(network, record_on_disk, notes))
+        _put_record(folder, network, record, notes, listed)
+    write_text(folder / "README.md", model_card(network, record_on_disk, notes, listed))
+
+
+def _old_code(folder: Path) -> ListedCode | None:
+    """The code that the release in the folder names, which is about to be replaced; None if it names none."""
+    path = folder / "config.json"
+    with suppress(UserError):  # whatever it is, it is replaced
+        return listed_in(read_sealed_json(path, OLDER), path) if path.is_file() else None
+    return None
 
 
 def _weights(network: Network) -> dict[str, Tensor]:
@@ -294,14 +376,18 @@ def check_code(release: Release, network: Network) -> None:
     if not all(isinstance(value, float) and math.isfinite(value) for value in expected):
         return
     logits = network.answers().flatten()[: len(expected)].double().tolist()
-    tolerance = PROBE_TOLERANCE * (1 + max(map(abs, expected)))
-    if len(logits) == len(expected) and all(
-        abs(logit - expected_logit) <= tolerance for logit, expected_logit in zip(logits, expected)
-    ):
+    if _agree(logits, expected):
         return
     raise UserError(
         f"{network.name} takes the weights in {release.folder} but gives other logits than its publisher's network; use the "
         "code that came with it, unchanged"
+    )
+
+
+def _agree(logits: list[float], expected: list[float]) -> bool:
+    tolerance = PROBE_TOLERANCE * (1 + max(map(abs, expected)))
+    return len(logits) == len(expected) and all(
+        abs(logit - expected_logit) <= tolerance for logit, expected_logit in zip(logits, expected)
     )
 
 
@@ -325,12 +411,12 @@ def write_record(folder: str | Path, network: Network, record: Record) -> Path:
     release = Release.open(folder)
     with locked(release.folder):
         sweep_records(release.folder)
-        path = _put_record(release.folder, network, record, release.notes)
-        write_text(release.folder / "README.md", model_card(network, record, release.notes))
+        path = _put_record(release.folder, network, record, release.notes, release.listed_code)
+        write_text(release.folder / "README.md", model_card(network, record, release.notes, release.listed_code))
     return path
 
 
-def _put_record(folder: Path, network: Network, record: Record, notes: str) -> Path:
+def _put_record(folder: Path, network: Network, record: Record, notes: str, code: ListedCode | None) -> Path:
     """Writes record.safetensors. Its temporary file is beside the folder, because the folder may be shared after a kill.
 
     The card of an old record is replaced before the record is, so that a kill in between leaves no card of another record.
@@ -340,7 +426,7 @@ def _put_record(folder: Path, network: Network, record: Record, notes: str) -> P
         record.save(temporary)
     except (UserError, OSError):  # not writable
         _remove(temporary)
-    with _card_taken_down(folder, network, notes) if path.exists() else nullcontext():
+    with _card_taken_down(folder, network, notes, code) if path.exists() else nullcontext():
         try:
             os.replace(temporary, path)
         except OSError:  # it was not written, or the folder is on another disk
@@ -351,7 +437,7 @@ def _put_record(folder: Path, network: Network, record: Record, notes: str) -> P
 
 
 @contextmanager
-def _card_taken_down(folder: Path, network: Network, notes: str) -> Iterator[None]:
+def _card_taken_down(folder: Path, network: Network, notes: str, code: ListedCode | None) -> Iterator[None]:
     """Replaces the card by one without a record while the block replaces the record; if the block fails, restores the
     old card.
     """
@@ -361,7 +447,7 @@ def _card_taken_down(folder: Path, network: Network, notes: str) -> Iterator[Non
     except (OSError, UnicodeDecodeError):
         old_card = None
     try:
-        write_text(card, model_card(network, None, notes) + BEING_REPLACED)
+        write_text(card, model_card(network, None, notes, code) + BEING_REPLACED)
         yield
     except BaseException:
         if old_card is not None:
@@ -388,7 +474,8 @@ def mend_card(folder: Path, network: Network, record: Record) -> bool:
     digests = re.findall(r"^This card describes the record of the content ([0-9a-f]{16})\.$", text, re.MULTILINE)
     if BEING_REPLACED.strip() not in text and all(digest == record.digest()[:16] for digest in digests):
         return False
-    write_text(card, model_card(network, record, Release.open(folder).notes))
+    release = Release.open(folder)
+    write_text(card, model_card(network, record, release.notes, release.listed_code))
     return True
 
 
@@ -410,16 +497,15 @@ def _hash(record: Record) -> str:
     return f", sha256 {str(digest)[:16]}" if re.fullmatch("[0-9a-f]{64}", str(digest)) else ""
 
 
-def _use(network: Network, record: Record) -> list[str]:
+def _use(network: Network, record: Record, flag: str) -> list[str]:
     """Lines on how to distill from this record, depending on its entries."""
     taps = {entry.taps for entry in record.of_kind("moments").values()}
     top = (tap_names.layers(network)[-1],)
-    code = _code_flag(network)
     if (tap_names.INPUT,) in taps:
-        lines = [f"`datafree distill fresh distribution THIS_FOLDER STUDENT --out student{code}`"]
+        lines = [f"`datafree distill fresh distribution THIS_FOLDER STUDENT --out student{flag}`"]
         if any(getattr(part, "running_mean", None) is not None for part in network.module.modules()):
             lines[0] += ", or with the statistics in the batch norms of the network:"
-            lines += _by_images("bns-inception", code)
+            lines += _by_images("bns-inception", flag)
         else:
             lines[0] += "."
     else:
@@ -427,7 +513,7 @@ def _use(network: Network, record: Record) -> list[str]:
         method = kinds[0] if kinds else "all" if taps - {top} else "top" if taps else None
         if method is None:
             return ["No method makes images from these entries alone."]
-        lines = _by_images(method, code)
+        lines = _by_images(method, flag)
     return [
         "A smaller network can be distilled from it without the training data:",
         *lines,
@@ -435,8 +521,12 @@ def _use(network: Network, record: Record) -> list[str]:
     ]
 
 
-def _code_flag(network: Network) -> str:
-    """The end of a command that opens the network's release: ` --code FILE.py:build` for a custom network, else nothing."""
+def _code_flag(network: Network, listed: ListedCode | None) -> str:
+    """The end of a command that opens the network's release: ` --trust` or ` --code FILE.py:build` for a custom network,
+    else nothing.
+    """
+    if listed is not None:
+        return " --trust"
     code = _opening_code(network)
     return "" if code is None else f" --code {shlex.quote(code)}"
 
@@ -455,9 +545,11 @@ def _opening_code(network: Network) -> str | None:
     return f"{code.place if code.is_library else 'FILE.py'}:{code.attribute}{arguments}"
 
 
-def _how_to_open(network: Network) -> list[str]:
-    """Lines on how to open a custom network, whose code is not in the folder; none for a network of the zoo."""
-    code, flag = _opening_code(network), _code_flag(network)
+def _how_to_open(network: Network, listed: ListedCode | None) -> list[str]:
+    """Lines on how to open a custom network; none for a network of the zoo."""
+    code, flag = _opening_code(network), _code_flag(network, listed)
+    if listed is not None:
+        return _how_to_trust(listed)
     if code is None:
         return []
     library = next((name for name in LIBRARIES if code.startswith(f"{name}:")), None)
@@ -480,6 +572,30 @@ def _how_to_open(network: Network) -> list[str]:
     ]
 
 
+def _how_to_trust(listed: ListedCode) -> list[str]:
+    """Lines on the code in the folder, and how to open the release with and without trust in it."""
+    own = f"FILE.py:{listed.call.partition(':')[2]}"
+    return [
+        "",
+        "## Use",
+        "",
+        f"{markdown(listed.call, code=True)} builds the network. The folder holds its code as text. Read it first: it runs "
+        "only with `--trust`.",
+        "",
+        "| file | sha256 |",
+        "|---|---|",
+        *(f"| `{FOLDER}/{name}` | `{digest}` |" for name, digest in listed.files.items()),
+        "",
+        "- `datafree inspect THIS_FOLDER` describes the release, and runs nothing",
+        "- `datafree evaluate THIS_FOLDER --data DATA --trust`",
+        "- without trust, a copy of your own builds it: "
+        + markdown(f"datafree evaluate THIS_FOLDER --data DATA --code {shlex.quote(own)}", code=True),
+        "",
+        'From Python: `datafree.load_model("THIS_FOLDER", trust=True)`, or with a module of that architecture, '
+        '`datafree.load_model("THIS_FOLDER", module=MODULE)`.',
+    ]
+
+
 def _by_images(method: str, code: str) -> list[str]:
     return [
         f"`datafree synthesize {method} THIS_FOLDER --images 20000 --out set{code}`, then",
@@ -492,8 +608,8 @@ def _short_name(network: Network) -> str:
     return network.name if code is None else code.attribute
 
 
-def model_card(network: Network, record: Record | None, notes: str) -> str:
-    """The model card in Markdown: the network, its record and its leakage, and how to use it."""
+def model_card(network: Network, record: Record | None, notes: str, code: ListedCode | None = None) -> str:
+    """The model card in Markdown: the network, its code, its record and its leakage, and how to use it."""
     spec, ellipsis = network.spec, " ..." if len(network.spec.classes) > 20 else ""
     lines = [
         f"# {markdown(_short_name(network))}",
@@ -505,7 +621,7 @@ def model_card(network: Network, record: Record | None, notes: str) -> str:
         *([] if spec.border is None else [f"- border of shifted training images: {list(spec.border)}"]),
         f"- parameters: {network.parameters:,}",
         *([f"- {markdown(notes)}"] if notes else []),
-        *_how_to_open(network),
+        *_how_to_open(network, code),
     ]
     if record is not None:
         forecast = (
@@ -534,7 +650,7 @@ def model_card(network: Network, record: Record | None, notes: str) -> str:
                 for name, entry in record.entries.items()
             ),
             "",
-            *_use(network, record),
+            *_use(network, record, _code_flag(network, code)),
         ]
     return "\n".join(lines) + "\n"
 

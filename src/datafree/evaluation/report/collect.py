@@ -33,7 +33,15 @@ from ...runs.run_reader import FinishedRun
 from .groups import online_runs, similarity_tables
 from .measured_on import measured_on, public_notes
 from .model import Report, Row
-from .networks import NetworkOpener, code_by_folder, doubts, find_teacher, measured, warn_of_other_teachers
+from .networks import (
+    NetworkOpener,
+    code_by_folder,
+    doubts,
+    find_teacher,
+    measured,
+    trusted_code,
+    warn_of_other_teachers,
+)
 from .page import write
 from .rows import FEW, curve_lines, network_row
 from .sets import matches, real_grid, set_grid
@@ -75,6 +83,7 @@ def report(
     seed: int = 0,
     replace: bool = False,
     settings: Mapping[str, Any] | None = None,
+    trust: bool = False,
 ) -> WrittenReport:
     """Writes one self-contained page about any number of runs: a table, images, curves and settings.
 
@@ -83,7 +92,8 @@ def report(
     DataLoader, or a pair of images and labels) and compared with the release that others learned from. Without data, the
     page shows the numbers in the runs' logs. `code` names the code that builds custom networks: ``file.py:function``, in the
     order of the runs, or ``FOLDER=file.py:function``. `networks` are custom networks by folder, or its name, that are
-    already open, as from ``load_model(folder, module=...)``. `replace` overwrites an existing report of other runs or
+    already open, as from ``load_model(folder, module=...)``. `trust` runs the code that releases hold, where no other is
+    given. `replace` overwrites an existing report of other runs or
     settings, but no other file. `settings` are written to the page's log; by default the arguments.
 
     Raises UserError for a folder that holds no run, for runs without a release, and if `out` or its log would replace
@@ -106,14 +116,16 @@ def report(
     open_networks = _by_folder(folders, networks or {})
     test = None if data is None else as_dataset(data, _spec(folders))
     codes = code_by_folder(folders, code)
-    settings = settings or _settings(folders, test, title, code, seed)
+    trusted = trusted_code(folders, (*codes, *open_networks)) if trust else {}
+    settings = settings or _settings(folders, test, title, code, seed) | ({"trust": True} if trust else {})
     if networks:  # the networks that are measured are another page's
         settings = {**settings, "networks": sorted(map(str, open_networks))}
-    log = _log(folders, codes, test, settings)
+    log = _log(folders, codes, trusted, test, settings)
     with locked(out.parent, file=out.name) if out.parent.is_dir() else nullcontext():
         if _is_complete(out, log, replace):
             return WrittenReport(out, 0, 0, (), unchanged=True)
-        page = collect(folders, test, title=title, opener=NetworkOpener(codes, device, open_networks), seed=seed)
+        opener = NetworkOpener(codes, device, open_networks, frozenset(trusted))
+        page = collect(folders, test, title=title, opener=opener, seed=seed)
         write(page, out)
         log.write_to(_log_path(out), {"networks": [asdict(row) for row in page.rows], "page": sha256_file(out)})
     return WrittenReport(out, len(page.rows), len(page.grids), tuple(page.warnings))
@@ -185,11 +197,13 @@ def _settings(
 
 
 def _log(
-    folders: Sequence[Path], codes: Mapping[Path, str], data: Dataset | None, settings: Mapping[str, Any]
-) -> RunLog:
+    folders: Sequence[Path], codes: Mapping[Path, str], trusted: Mapping[Path, list[Path]], data: Dataset | None,
+    settings: Mapping[str, Any],
+) -> RunLog:  # fmt: skip
     files = [folder / name for folder in folders for name in ("run.json", "record.safetensors")]
     sources = {str(path): path for path in (*folders, *files)}
     code_files = [path for name in codes.values() for path in read_code(name)]
+    code_files += [path for paths in trusted.values() for path in paths]
     return RunLog("report", dict(settings), {**sources, "code": code_files or None}, data)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ __all__ = [
     "doubts",
     "find_teacher",
     "measured",
+    "trusted_code",
     "warn_of_missing_code",
     "warn_of_other_teachers",
 ]
@@ -38,6 +39,8 @@ class NetworkOpener:
     device: str = "cpu"
     networks: Mapping[Path, Network] = field(default_factory=dict)
     """Folder -> its network, for networks that are already open."""
+    trusted: frozenset[Path] = frozenset()
+    """Folders whose own code may run."""
 
     def open(self, folder: Path) -> Network | None:
         """The network in `folder`; None for a custom network without code.
@@ -46,12 +49,12 @@ class NetworkOpener:
         """
         if folder in self.networks:
             return self.networks[folder]
-        quantized, code = is_quantized(folder), self.codes.get(folder)
-        if not quantized and code is None and Release.open(folder).custom:
+        quantized, code, trust = is_quantized(folder), self.codes.get(folder), folder in self.trusted
+        if not quantized and code is None and not trust and Release.open(folder).custom:
             return None
-        network = load_model(str(folder), code=code)
+        network = load_model(str(folder), code=code, trust=trust)
         network.module.to(self.device)
-        if code is not None and not quantized:
+        if (code is not None or trust) and not quantized:
             Release.open(folder).record(network)  # checks the logits that it stores
         return network
 
@@ -70,9 +73,23 @@ def warn_of_missing_code(sets: Sequence[str], networks: Sequence[Path], opener: 
 
 def _how_to_give_code(folders: Sequence[Path]) -> str:
     """What to do so that these custom networks are opened, from Python and as a command: a page is read by users of both."""
+    if all(Release.open(folder).listed_code is not None for folder in folders):
+        run = "datafree report ... --trust, or from Python report(..., trust=True)"
+        return f"read what is in its folder code and run it: {run}"
     codes = " ".join(f"--code {shlex.quote(folder.name)}=file.py:function" for folder in folders)
     networks = ", ".join(f"{folder.name!r}: network" for folder in folders)
     return f"give it: datafree report ... {codes}, or from Python report(..., networks={{{networks}}})"
+
+
+def trusted_code(folders: Sequence[Path], others: Iterable[Path]) -> dict[Path, list[Path]]:
+    """The files of the code that releases hold, by folder; without the `others`, which are opened in another way."""
+    files: dict[Path, list[Path]] = {}
+    for folder in folders:
+        if folder in others or not (folder / "config.json").is_file() or is_quantized(folder):
+            continue
+        if (listed := Release.open(folder).listed_code) is not None:
+            files[folder] = listed.paths(folder)
+    return files
 
 
 def code_by_folder(folders: Sequence[Path], codes: Sequence[str]) -> dict[Path, str]:
