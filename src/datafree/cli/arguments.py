@@ -90,7 +90,8 @@ class Model:
     """How a model is built that is not a release of the zoo's networks."""
 
     code: str | None = None
-    """file.py:function or package.module:function that builds the network, for a release of a custom network."""
+    """file.py:function or package.module:function that builds the network, or the ONNX file that it comes from, for a
+    release of a custom network."""
     arg: Arguments = ()
     """Argument of the function that builds the network, NAME=VALUE; repeat it for more."""
     weights: Path | None = None

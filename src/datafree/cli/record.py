@@ -20,6 +20,7 @@ from ..records.forecast import forecast_auc
 from ..records.record import Record, is_of
 from ..records.record import record as measure
 from ..releases.builder_names import check_name
+from .._core.folder_kinds import is_onnx
 from ..releases.release import RELEASE_FOLDER, Release, is_release, is_zoo, mend_card, write_record, write_release
 from ..runs.output_folder import changed_folder, output_folder, read_log, recording_state
 from ..runs.run_log import RunLog
@@ -68,9 +69,9 @@ def _record(
         )
     if source.code is None and source.arg:
         model, source = with_arguments(model, source.arg), replace(source, arg=())
-    if not is_release(model):
+    if not is_release(model) and not is_onnx(model):
         check_name(model)
-    if not is_release(model) and code_name(model) is None and not is_zoo(model):
+    if not is_release(model) and not is_onnx(model) and code_name(model) is None and not is_zoo(model):
         raise zoo.no_model(model)
     if not is_release(model) and out is None:
         raise UserError(f"{model} is no release folder, expected --out; name the release folder to write")

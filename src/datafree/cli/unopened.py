@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.errors import UserError, cut
 from .._core.files import read_header
+from .._core.folder_kinds import is_onnx
 from .inspect import classes_of, listed, made_from, numbers, size_of
 from .json_output import result
 
@@ -61,7 +62,8 @@ def say_unopened(release: Release) -> None:
     else:
         print("  no record")
     print(
-        "  --code FILE.py:FUNCTION, the code of its publisher, builds the network, checks weights and record, and shows the "
+        f"  --code {'FILE.onnx, the ONNX file' if is_onnx(name) else 'FILE.py:FUNCTION, the code'} of its publisher, builds the "
+        "network, checks weights and record, and shows the "
         "fingerprint and the forecast of a membership attack"
     )
 

@@ -126,7 +126,7 @@ def _kind(path: Path) -> str:
     if path.is_dir():
         return "folder"
     return (
-        f"{path.suffix} file" if path.suffix.lower() in (".npz", ".safetensors", ".pt", ".pth", ".parquet") else "file"
+        f"{path.suffix} file" if path.suffix.lower() in (".npz", ".safetensors", ".pt", ".pth", ".parquet", ".onnx") else "file"
     )
 
 
