@@ -10,6 +10,7 @@ from typing import Any
 from .._core.code_names import code_name, with_arguments
 from .._core.errors import Notice, UserError
 from .._core.files import sha256_file
+from .._core.folder_kinds import is_onnx
 from .._core.settings import with_paths
 from ..data import Dataset
 from ..evaluation.accuracy import doubt
@@ -20,7 +21,6 @@ from ..records.forecast import forecast_auc
 from ..records.record import Record, is_of
 from ..records.record import record as measure
 from ..releases.builder_names import check_name
-from .._core.folder_kinds import is_onnx
 from ..releases.release import RELEASE_FOLDER, Release, is_release, is_zoo, mend_card, write_record, write_release
 from ..runs.output_folder import changed_folder, output_folder, read_log, recording_state
 from ..runs.run_log import RunLog

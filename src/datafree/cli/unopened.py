@@ -61,10 +61,10 @@ def say_unopened(release: Release) -> None:
         _say_record(record)
     else:
         print("  no record")
+    code = "FILE.onnx, the ONNX file" if is_onnx(name) else "FILE.py:FUNCTION, the code"
     print(
-        f"  --code {'FILE.onnx, the ONNX file' if is_onnx(name) else 'FILE.py:FUNCTION, the code'} of its publisher, builds the "
-        "network, checks weights and record, and shows the "
-        "fingerprint and the forecast of a membership attack"
+        f"  --code {code} of its publisher, builds the network, checks weights and record, and shows the fingerprint and the "
+        "forecast of a membership attack"
     )
 
 

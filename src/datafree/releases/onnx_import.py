@@ -1,4 +1,4 @@
-"""Networks in ONNX files of other tools: checked from their bytes, converted by onnx2torch, and compared with onnxruntime."""
+"""Networks in ONNX files of other tools: checked from their bytes, converted by onnx2torch, compared with onnxruntime."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..models.class_names import MOST_CLASSES
 from ..models.input_spec import InputSpec
 from ..models.network import PROBES, Network
 from .onnx_session import MAX_BYTES, Process
-from .onnx_session.foreign import Foreign, External, program, read_foreign
+from .onnx_session.foreign import External, Foreign, external_names, program, read_foreign
 
 __all__ = ["OnnxFile", "is_onnx", "onnx_files", "onnx_network", "onnx_spec", "read_onnx"]
 
@@ -80,17 +80,10 @@ def onnx_spec(name: str | Path) -> InputSpec:
 def onnx_files(name: str | Path) -> list[Path]:
     """The other files with weights of an ONNX file, in its folder."""
     path = Path(name)
-    found: list[str] = []
-
-    def noted(place: str) -> memoryview:
-        found.append(place)
-        return _beside(path)(place)
-
     try:
-        read_foreign(bytes(_read(path)), noted, (1, 1, 1))
-    except UserError:  # another shape, for example; weights are read first
-        pass
-    return [path.parent / place for place in found]
+        return [path.parent / place for place in external_names(bytes(_read(path)))]
+    except UserError as error:
+        raise _refused(path, error) from None
 
 
 def onnx_network(name: str, spec: InputSpec | None = None) -> Network:
@@ -150,8 +143,6 @@ def _beside(path: Path) -> External:
 
 def _refused(path: Path, error: UserError) -> UserError:
     reason = str(error)
-    if not reason.startswith("it"):
-        reason = reason[0].lower() + reason[1:] if reason[:2] != reason[:2].upper() else reason
     return UserError(f"{path} is not used: {reason}{'' if ';' in reason else '; export it again'}")
 
 
@@ -190,7 +181,9 @@ def _compare(file: OnnxFile, network: Network) -> None:
     """Raises UserError unless the network returns onnxruntime's logits on noise."""
     images = file.foreign.batch or 1
     probes = network.probes()
-    pixels = network.spec.normalize(probes.repeat(-(-images // PROBES), 1, 1, 1)[: max(images, PROBES // images * images)])
+    pixels = network.spec.normalize(
+        probes.repeat(-(-images // PROBES), 1, 1, 1)[: max(images, PROBES // images * images)]
+    )
     expected = _of_onnxruntime(file, pixels)
     module = network.module
     try:
@@ -199,8 +192,8 @@ def _compare(file: OnnxFile, network: Network) -> None:
         if out_of_memory(error):
             raise
         raise UserError(
-            f"{file.path} is not used: the network that onnx2torch makes of it fails ({first_line(error)}); give the network "
-            "as Python code, with its weights"
+            f"{file.path} is not used: the network that onnx2torch makes of it fails ({first_line(error)}); give the "
+            "network as Python code, with its weights"
         ) from None
     if logits.shape != expected.shape:
         difference = f"shape {tuple(logits.shape)} instead of {tuple(expected.shape)}"
@@ -236,12 +229,10 @@ def _plain(file: OnnxFile) -> bytes:
     model.ClearField("metadata_props")
     model.graph.ClearField("metadata_props")
     if file.foreign.external:
-        tensors = {name: tensor for name, tensor in file.foreign.graph.tensors.items()}
+        tensors = file.foreign.original.tensors
         for entry in model.graph.initializer:
             if entry.external_data:
                 entry.raw_data = bytes(tensors[entry.name].stored[1][0])
                 entry.ClearField("external_data")
                 entry.ClearField("data_location")
     return model.SerializeToString()
-
-

@@ -66,7 +66,9 @@ class Pad(nn.Module):
         self.sizes, self.mode, self.value = list(sizes), mode, value
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x, self.sizes, self.mode, self.value) if self.mode == "constant" else F.pad(x, self.sizes, self.mode)
+        return (
+            F.pad(x, self.sizes, self.mode, self.value) if self.mode == "constant" else F.pad(x, self.sizes, self.mode)
+        )
 
 
 class Select(nn.Module):

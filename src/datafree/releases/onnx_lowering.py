@@ -16,7 +16,7 @@ from torch import nn
 
 from .._core.errors import UserError
 from .onnx_layers import Expand, Pad, Reshape, Select, Slice, Split
-from .onnx_session.foreign import Foreign, Trace, trace
+from .onnx_session.foreign import Foreign, trace
 from .onnx_session.graph import LARGEST, Node, Tensor, name_of, numpy_type
 
 __all__ = ["Lowered", "lower"]
@@ -104,7 +104,12 @@ class _Lowering:
         if name in self.arrays:
             return self.arrays[name]
         two, three = self.two[name], self.three[name]
-        if two.data is None or three.data is None or two.shape != three.shape or not np.array_equal(two.data, three.data):
+        if (
+            two.data is None
+            or three.data is None
+            or two.shape != three.shape
+            or not np.array_equal(two.data, three.data)
+        ):
             return None
         return two.data
 
@@ -218,7 +223,9 @@ class _Lowering:
         if node.kind == "Flatten" and int(node.attributes.get("axis", 1)) == 1:
             self.emit(node, inputs, {"axis": 1})
         elif sizes is None:
-            raise UserError(f"it has a {node.kind} of which several sizes depend on the number of images; export it again")
+            raise UserError(
+                f"it has a {node.kind} of which several sizes depend on the number of images; export it again"
+            )
         else:
             target = self.stored_array(np.array(sizes, np.int64))
             self.emit(node, [inputs[0], target], {}, kind="Reshape", layer=Reshape(sizes))
@@ -271,7 +278,9 @@ class _Lowering:
             value = math.nan if content is None else float(np.ravel(content)[0])
         axes = self.numbers(inputs[3]) if len(inputs) > 3 else None
         if pads is None or mode is None or math.isnan(value):
-            raise UserError("it has a Pad whose mode, sizes or value are not supported; give the network as Python code")
+            raise UserError(
+                "it has a Pad whose mode, sizes or value are not supported; give the network as Python code"
+            )
         places = list(range(rank)) if axes is None else [axis % rank for axis in axes]
         before, after = [0] * rank, [0] * rank
         for position, axis in enumerate(places):
@@ -279,7 +288,9 @@ class _Lowering:
         sizes = [size for pair in zip(before[::-1], after[::-1]) for size in pair]
         sizes = sizes[: 2 * (rank - 2)] if mode != "constant" else sizes
         full = self.stored_array(np.array([*before, *after], np.int64))
-        self.emit(node, [inputs[0], full], {"mode": node.attributes.get("mode", b"constant")}, layer=Pad(sizes, mode, value))
+        self.emit(
+            node, [inputs[0], full], {"mode": node.attributes.get("mode", b"constant")}, layer=Pad(sizes, mode, value)
+        )
 
     def _gather(self, node: Node, inputs: list[str]) -> None:
         shape, index = self.two[inputs[0]].shape, self.constant(inputs[1])
@@ -310,14 +321,17 @@ class _Lowering:
         axis = int(node.attributes.get("axis", 1 if is_old else -1)) % len(shape)
         if is_old and math.prod(shape[axis + 1 :]) != 1:
             raise UserError(
-                f"it has a {node.kind} over several axes, as before opset 13, which is not supported; export it with opset 13"
+                f"it has a {node.kind} over several axes, as before opset 13, which is not supported; export it with "
+                "opset 13"
             )
         self.emit(node, inputs, {"axis": axis})
 
     def _averagepool(self, node: Node, inputs: list[str]) -> None:
         attributes = dict(node.attributes)
         if any(step != 1 for step in attributes.pop("dilations", [])):
-            raise UserError("it has an AveragePool with dilations, which is not supported; give the network as Python code")
+            raise UserError(
+                "it has an AveragePool with dilations, which is not supported; give the network as Python code"
+            )
         self.emit(node, inputs, attributes)
 
     def _clip(self, node: Node, inputs: list[str]) -> None:
@@ -330,10 +344,10 @@ class _Lowering:
     def _gelu(self, node: Node, inputs: list[str]) -> None:
         """x * (1 + erf(x / sqrt(2))) / 2."""
         if bytes(node.attributes.get("approximate", b"none")) != b"none":
-            raise UserError("it has a Gelu that is approximated by tanh, which is not supported; give the network as Python code")
-        number = {
-            value: self.stored_array(np.array(value, np.float32)) for value in (math.sqrt(2), 1.0, 0.5)
-        }
+            raise UserError(
+                "it has a Gelu that is approximated by tanh, which is not supported; give the network as Python code"
+            )
+        number = {value: self.stored_array(np.array(value, np.float32)) for value in (math.sqrt(2), 1.0, 0.5)}
         parts = [self.new_value(inputs[0]) for _ in range(4)]
         self.emit(node, [inputs[0], number[math.sqrt(2)]], {}, kind="Div", outputs=parts[:1])
         self.emit(node, parts[:1], {}, kind="Erf", outputs=parts[1:2])
@@ -352,5 +366,7 @@ def _array(tensor: Tensor) -> np.ndarray:
     """All numbers of a weight. Raises UserError for a format that numpy lacks."""
     content = tensor.values(LARGEST)
     if content is None:
-        raise UserError(f"weight {name_of(tensor.name)} is in bfloat16, expected float32; export the network in float32")
+        raise UserError(
+            f"weight {name_of(tensor.name)} is in bfloat16, expected float32; export the network in float32"
+        )
     return content.copy() if not content.flags.writeable else content

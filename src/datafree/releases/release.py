@@ -475,8 +475,8 @@ def _how_to_open_onnx(flag: str) -> list[str]:
         "",
         "## Use",
         "",
-        "This folder holds the weights of the network, but not its operators. They are in its publisher's ONNX file, for which "
-        "`FILE.onnx` stands. It is data and runs no code.",
+        "This folder holds the weights of the network, but not its operators. They are in its publisher's ONNX file, for "
+        "which `FILE.onnx` stands. It is data and runs no code.",
         "",
         f"- `datafree inspect THIS_FOLDER{flag}`",
         f"- `datafree evaluate THIS_FOLDER --data DATA{flag}`",

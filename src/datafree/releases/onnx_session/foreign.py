@@ -22,7 +22,7 @@ from .graph import LARGEST, TYPES, Graph, Node, Tensor, name_of, nodes_of, tenso
 from .values import Value
 from .wire import parse
 
-__all__ = ["Foreign", "External", "Trace", "program", "read_foreign", "trace"]
+__all__ = ["External", "Foreign", "Trace", "external_names", "program", "read_foreign", "trace"]
 
 OPSETS, IRS = (7, 26), (3, 13)
 CHANNELS = (1, 3, 4)
@@ -58,17 +58,15 @@ def read_foreign(content: bytes, external: External, shape: tuple[int, int, int]
 
     Raises UserError with only the reason.
     """
-    try:
-        model = parse(content, FOREIGN)
-    except UserError as error:
-        text = str(error).replace("which no file written by datafree has", "which ONNX does not have")
-        raise UserError(f"{text}; give an ONNX file, or get it again" if ";" not in text else text) from None
+    model = _parsed(content)
     opset = _opset(model)
     graph = model.get("graph")
     if graph is None:
         raise UserError("it has no graph, expected a network; give an ONNX file")
     if len(graph.get("node", [])) > MAX_NODES:
-        raise UserError(f"it has {len(graph['node']):,} operators, expected at most {MAX_NODES:,}; use a smaller network")
+        raise UserError(
+            f"it has {len(graph['node']):,} operators, expected at most {MAX_NODES:,}; use a smaller network"
+        )
     reader = _External(external)
     tensors: dict[str, Tensor] = {}
     for entry in graph.get("initializer", []):
@@ -77,9 +75,6 @@ def read_foreign(content: bytes, external: External, shape: tuple[int, int, int]
             raise UserError(f"it has two weights called {name_of(tensor.name)}, or one without a name; export it again")
         tensors[tensor.name] = tensor
     name, batch, shape = _input(graph, tensors, shape)
-    for entry in (attribute for node in graph.get("node", []) for attribute in node.get("attribute", [])):
-        if "t" in entry:
-            entry["t"] = reader.filled(entry["t"])
     nodes = nodes_of(graph, {name, *tensors}, _is_allowed)
     output = _output(graph, {out for node in nodes for out in node.outputs})
     rewriter = _Rewriter(opset, dict(tensors))
@@ -94,6 +89,15 @@ def read_foreign(content: bytes, external: External, shape: tuple[int, int, int]
         if _classes(free, images) != classes:
             raise UserError("it returns another number of classes for 2 images than for 1, expected the same")
     return Foreign(free, original, batch, classes, opset, tuple(reader.files))
+
+
+def external_names(content: bytes) -> list[str]:
+    """Names of the other files with weights of an ONNX file, without opening them. Raises UserError as `read_foreign`."""
+    names: list[str] = []
+    reader = _External(lambda name: names.append(name) or memoryview(b""))  # type: ignore[func-returns-value]
+    for entry in (_parsed(content).get("graph") or {}).get("initializer", []):
+        reader.filled(entry, check=False)
+    return names
 
 
 def trace(graph: Graph, images: int) -> Trace:
@@ -112,6 +116,15 @@ def program(foreign: Foreign, path: Any) -> Program:
     return Program(path, foreign.original, foreign.classes, images, single, {images: single})
 
 
+def _parsed(content: bytes) -> dict[str, Any]:
+    """The fields of the file. Raises UserError with only the reason."""
+    try:
+        return parse(content, FOREIGN)
+    except UserError as error:
+        text = str(error).replace("which no file written by datafree has", "which ONNX does not have")
+        raise UserError(f"{text}; give an ONNX file, or get it again" if ";" not in text else text) from None
+
+
 class _External:
     """Weights in other files, each opened once."""
 
@@ -120,7 +133,7 @@ class _External:
         self.files: dict[str, memoryview] = {}
         self.nbytes = 0
 
-    def filled(self, entry: dict[str, Any]) -> dict[str, Any]:
+    def filled(self, entry: dict[str, Any], *, check: bool = True) -> dict[str, Any]:
         """A parsed TensorProto with its numbers. Raises UserError for a place outside of its file."""
         if not entry.get("external_data") and not entry.get("data_location"):
             return entry
@@ -129,7 +142,9 @@ class _External:
             place = keys["location"].decode()
             offset, length = (int(keys[key]) if key in keys else None for key in ("offset", "length"))
         except (KeyError, ValueError):
-            raise UserError(f"weight {name_of(entry.get('name', ''))} names no place of its data; export it again") from None
+            raise UserError(
+                f"weight {name_of(entry.get('name', ''))} names no place of its data; export it again"
+            ) from None
         if PurePosixPath(place).name != place or "\\" in place or not place.isprintable() or place in (".", ".."):
             raise UserError(
                 f"it reads weights from {name_of(place)}, expected a file in its own folder; put all weights in one file"
@@ -138,10 +153,12 @@ class _External:
             self.files[place] = self.opened(place)
             self.nbytes += len(self.files[place])
             if self.nbytes > MAX_BYTES:
-                raise UserError(f"its weights have {self.nbytes:,} bytes, expected at most {MAX_BYTES:,}; use a smaller network")
+                raise UserError(
+                    f"its weights have {self.nbytes:,} bytes, expected at most {MAX_BYTES:,}; use a smaller network"
+                )
         data, begin = self.files[place], offset or 0
         end = len(data) if length is None else begin + length
-        if not 0 <= begin <= end <= len(data):
+        if check and not 0 <= begin <= end <= len(data):
             raise UserError(
                 f"weight {name_of(entry.get('name', ''))} is at bytes {begin:,} to {end:,} of {name_of(place)}, which has "
                 f"{len(data):,}; get the file again"
@@ -153,7 +170,9 @@ class _External:
 def _opset(model: dict[str, Any]) -> int:
     version = model.get("ir_version")
     if not isinstance(version, int) or not IRS[0] <= version <= IRS[1]:
-        raise UserError(f"it is of ONNX IR version {version}, expected {IRS[0]} to {IRS[1]}; give an ONNX file, or export it again")
+        raise UserError(
+            f"it is of ONNX IR version {version}, expected {IRS[0]} to {IRS[1]}; give an ONNX file, or export it again"
+        )
     versions = [e.get("version") for e in model.get("opset_import", []) if e.get("domain", "") in ("", "ai.onnx")]
     if len(versions) != 1 or not isinstance(versions[0], int) or not OPSETS[0] <= versions[0] <= OPSETS[1]:
         got = ", ".join(map(str, versions)) or "none"
@@ -164,10 +183,13 @@ def _opset(model: dict[str, Any]) -> int:
 def _is_allowed(kind: str) -> bool:
     if kind.startswith(QUANTIZED):
         raise UserError(
-            f"it is a quantized network (operator {name_of(kind)}), whose layers cannot be read; give the original in float32"
+            f"it is a quantized network (operator {name_of(kind)}), whose layers cannot be read; give the original in "
+            "float32"
         )
     if not has_rule(kind):
-        raise UserError(f"it uses the operator {name_of(kind)}, which is not supported; give the network as Python code")
+        raise UserError(
+            f"it uses the operator {name_of(kind)}, which is not supported; give the network as Python code"
+        )
     return True
 
 
@@ -205,7 +227,9 @@ def _input(
         shape = tuple(sizes[1:])  # type: ignore[assignment]
     assert shape is not None
     if any(size not in (None, given) for size, given in zip(sizes[1:], shape)):
-        raise UserError(f"its input {name_of(name)} has shape {words}, and got a shape of {tuple(shape)}; leave the shape out")
+        raise UserError(
+            f"its input {name_of(name)} has shape {words}, and got a shape of {tuple(shape)}; leave the shape out"
+        )
     return name, sizes[0], shape
 
 
@@ -213,7 +237,9 @@ def _output(graph: dict[str, Any], made: set[str]) -> str:
     outputs = [str(entry.get("name", "")) for entry in graph.get("output", [])]
     if len(outputs) != 1:
         names = ", ".join(map(name_of, outputs[:8])) or "none"
-        raise UserError(f"it has {len(outputs)} outputs ({names}), expected 1, the logits; export it with the logits alone")
+        raise UserError(
+            f"it has {len(outputs)} outputs ({names}), expected 1, the logits; export it with the logits alone"
+        )
     if outputs[0] not in made or not outputs[0]:
         raise UserError(f"its output {name_of(outputs[0])} is the output of no operator; export it again")
     return outputs[0]
@@ -258,7 +284,9 @@ class _Rewriter:
             names = [self.numbers(low, type=1), self.numbers(high, type=1)]
             return replace(node, inputs=(*node.inputs, *names), attributes=attributes)
         if kind == "Resize" and self.opset < 11:
-            raise UserError("it uses the operator 'Resize' of opset 10, which is not supported; export it with opset 13")
+            raise UserError(
+                "it uses the operator 'Resize' of opset 10, which is not supported; export it with opset 13"
+            )
         return node
 
     def moved(self, node: Node, attribute: str, numbers: Any = None) -> Node:
@@ -282,7 +310,9 @@ class _Rewriter:
         if attributes.pop("training_mode", 0) or len([name for name in node.outputs if name]) > 1:
             raise UserError(_in_training("a batch norm", node))
         if not attributes.pop("spatial", 1):
-            raise UserError("it has a batch norm for every pixel (spatial 0), which is not supported; use another network")
+            raise UserError(
+                "it has a batch norm for every pixel (spatial 0), which is not supported; use another network"
+            )
         attributes.pop("momentum", None)
         attributes.pop("consumed_inputs", None)
         return Node(node.kind, node.inputs, node.outputs[:1], attributes)
@@ -297,8 +327,11 @@ def _in_training(what: str, node: Node) -> str:
 
 
 def _for_any_batch(graph: Graph, batch: int) -> Graph:
-    """The graph with the number of images removed from the targets of Reshape."""
-    values, rewriter, nodes = trace(graph, batch), _Rewriter(MODERN, dict(graph.tensors)), []
+    """The graph with the number of images removed from the targets of Reshape, and with weights that are joined to images, such
+    as a transformer's token of the class, repeated for each.
+    """
+    values, rewriter = trace(graph, batch), _Rewriter(MODERN, dict(graph.tensors))
+    nodes: list[Node] = []
     for node in graph.nodes:
         if node.kind == "Reshape" and len(node.inputs) == 2:
             value, target = values[node.inputs[0]], values[node.inputs[1]].data
@@ -309,8 +342,30 @@ def _for_any_batch(graph: Graph, batch: int) -> Graph:
                     attributes = {key: entry for key, entry in node.attributes.items() if key != "allowzero"}
                     name = rewriter.numbers([0 if keeps else -1, *sizes[1:]])
                     node = replace(node, inputs=(node.inputs[0], name), attributes=attributes)
+        if node.kind == "Concat" and batch == 1:
+            node = _repeated(graph, node, values, rewriter, nodes)
         nodes.append(node)
     return replace(graph, nodes=tuple(nodes), tensors=rewriter.tensors)
+
+
+def _repeated(graph: Graph, node: Node, values: Trace, rewriter: _Rewriter, nodes: list[Node]) -> Node:
+    """A Concat, after operators in `nodes` that repeat its weights for every image."""
+    axis = int(node.attributes.get("axis", 0)) % max(1, len(values[node.inputs[0]].shape))
+    is_fixed = [values[name].fixed for name in node.inputs]
+    if axis == 0 or all(is_fixed) or not any(is_fixed):
+        return node
+    inputs = []
+    for index, name in enumerate(node.inputs):
+        shape = values[name].shape
+        if is_fixed[index] and len(shape) > 1 and shape[0] == 1:
+            prefix = f"datafree:repeated {len(nodes)}"
+            target = (f"{prefix} images", rewriter.numbers(list(shape[1:])))
+            nodes.append(Node("Shape", (graph.input,), target[:1], {"start": 0, "end": 1}))
+            nodes.append(Node("Concat", target, (f"{prefix} sizes",), {"axis": 0}))
+            nodes.append(Node("Expand", (name, f"{prefix} sizes"), (prefix,), {}))
+            name = prefix
+        inputs.append(name)
+    return replace(node, inputs=tuple(inputs))
 
 
 def _check_any_batch(graph: Graph, batch: int) -> None:
@@ -340,5 +395,7 @@ def _classes(graph: Graph, images: int) -> int:
             "with logits as its output"
         )
     if needed.output_type != 1:
-        raise UserError(f"its output is of type {TYPES[needed.output_type]}, expected float32, the logits; export it again")
+        raise UserError(
+            f"its output is of type {TYPES[needed.output_type]}, expected float32, the logits; export it again"
+        )
     return output[1]

@@ -15,7 +15,8 @@ from .fields import ELSEWHERE, MODEL, SUBGRAPH
 from .wire import parse, varints
 
 __all__ = [
-    "CONTROL", "SMALL", "TYPES", "Graph", "Node", "Tensor", "name_of", "nodes_of", "numpy_type", "read", "size_of", "tensor_of",
+    "CONTROL", "SMALL", "TYPES", "Graph", "Node", "Tensor", "name_of", "nodes_of", "numpy_type", "read", "size_of",
+    "tensor_of",
 ]  # fmt: skip
 
 SIZES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
