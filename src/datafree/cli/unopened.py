@@ -63,8 +63,8 @@ def say_unopened(release: Release) -> None:
         print("  no record")
     code = "FILE.onnx, the ONNX file" if is_onnx(name) else "FILE.py:FUNCTION, the code"
     print(
-        f"  --code {code} of its publisher, builds the network, checks weights and record, and shows the fingerprint and the "
-        "forecast of a membership attack"
+        f"  --code {code} of its publisher, builds the network, checks weights and record, and shows the "
+        "fingerprint and the forecast of a membership attack"
     )
 
 

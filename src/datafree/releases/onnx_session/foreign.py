@@ -327,8 +327,8 @@ def _in_training(what: str, node: Node) -> str:
 
 
 def _for_any_batch(graph: Graph, batch: int) -> Graph:
-    """The graph with the number of images removed from the targets of Reshape, and with weights that are joined to images, such
-    as a transformer's token of the class, repeated for each.
+    """The graph without the number of images in the targets of Reshape, and with weights that are joined to images, such as a
+    transformer's token of the class, repeated for each.
     """
     values, rewriter = trace(graph, batch), _Rewriter(MODERN, dict(graph.tensors))
     nodes: list[Node] = []
