@@ -197,11 +197,11 @@ def test_a_release_is_opened_with_its_file(tmp_path):
 @needs_onnx2torch
 def test_a_spec_that_does_not_fit_and_weights_beside_the_file_are_refused(tmp_path):
     path = exported(made(Norms), tmp_path / "net.onnx")
-    with pytest.raises(UserError, match="classes: got 2, and .*net.onnx returns 5 logits, expected one for each"):
+    with pytest.raises(UserError, match=r"classes: got 2, and .*net.onnx returns 5 logits, expected one for each"):
         load_model(path, spec=InputSpec(shape=(3, 8, 8), classes=("a", "b")))
     with pytest.raises(UserError, match=r"and got a shape of \(1, 8, 8\); leave the shape out"):
         load_model(path, spec=InputSpec(shape=(1, 8, 8), classes=tuple("abcde")))
-    with pytest.raises(UserError, match="weights: got w.pth with .*net.onnx, which has its own; leave them out"):
+    with pytest.raises(UserError, match=r"weights: got w.pth with .*net.onnx, which has its own; leave them out"):
         load_model(path, weights="w.pth")
 
 
@@ -234,6 +234,24 @@ def test_names_in_a_file_do_not_become_code(tmp_path, monkeypatch):
 
 
 @needs_onnx2torch
+@pytest.mark.parametrize("key", ["domain", "name", "doc_string"])
+def test_attributes_in_a_file_do_not_become_parts_of_operators(key):
+    import onnx
+
+    from datafree.releases.onnx_lowering import lower
+    from datafree.releases.onnx_session.foreign import read_foreign
+
+    attack = b'x")); open("attacked", "w"); (("'
+    nodes = [onnx.helper.make_node("Flatten", ["x"], ["y"])]
+    nodes[0].attribute.append(onnx.helper.make_attribute(key, attack))
+    ends = [onnx.helper.make_tensor_value_info(*end) for end in (("x", 1, ["n", 1, 2, 2]), ("y", 1, ["n", 4]))]
+    graph = onnx.helper.make_graph(nodes, "graph", ends[:1], ends[1:])
+    content = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
+    (node,) = lower(read_foreign(content.SerializeToString(), lambda _: memoryview(b""))).model.graph.node
+    assert node.name == "y" and not node.domain and not node.doc_string
+
+
+@needs_onnx2torch
 def test_an_operator_that_cannot_be_converted_is_named(tmp_path):
     class Sampled(nn.Module):
         def forward(self, x):
@@ -242,7 +260,7 @@ def test_an_operator_that_cannot_be_converted_is_named(tmp_path):
 
     path = exported(Sampled(), tmp_path / "net.onnx")
     with pytest.raises(
-        UserError, match="onnx2torch .* has no conversion of the operator 'GridSample', expected one; give"
+        UserError, match=r"onnx2torch .* has no conversion of the operator 'GridSample', expected one; give"
     ):
         load_model(path)
 
@@ -260,7 +278,7 @@ def test_a_conversion_with_other_logits_is_refused(tmp_path, monkeypatch):
         if weight.name == "norm.bias":
             weight.CopyFrom(onnx.numpy_helper.from_array(np.full(6, 9, np.float32), weight.name))
     onnx.save(model, path)
-    with pytest.raises(UserError, match="returns other logits than onnxruntime .by up to .* for logits up to"):
+    with pytest.raises(UserError, match=r"returns other logits than onnxruntime .by up to .* for logits up to"):
         load_model(path)
 
 

@@ -158,7 +158,7 @@ REFUSED = {
     ),
     "channels last": (
         linear(inputs=[info("x", [1, 224, 224, 3])]),
-        r"has shape \(1, 224, 224, 3\), channels last, expected \(images, channels, height, width\); export it with channels",
+        r"has shape \(1, 224, 224, 3\), channels last, expected \(images, channels, height, width\); export it with",
     ),
     "maps": (
         model([node("Identity", ["x"], ["y"])], outputs=[info("y", ["n", 1, 4, 4])]),
@@ -180,7 +180,7 @@ REFUSED = {
     "no data": (without_data(), "holds 48 numbers, expected|expected up to"),
     "kernel": (
         kernel(),
-        "the operator Conv that computes 'z' does not fit its inputs .channels and kernel.; export it again",
+        "the operator Conv that computes 'z' does not fit its inputs .channels and kernel.; export",
     ),
     "training": (normed(True), "it has a batch norm in training mode .that makes 'z'., expected eval mode; call eval"),
     "path": (elsewhere("../secret"), r"it reads weights from '../secret', expected a file in its own folder"),
@@ -204,6 +204,18 @@ def test_a_refused_file_is_one_line_with_the_reason_in_a_second(tmp_path, name):
     assert time.perf_counter() - began < 30
 
 
+@pytest.mark.parametrize("opset", [7, 11, 13])
+def test_dropout_is_left_out_unless_it_is_in_training_mode(tmp_path, opset):
+    inputs = ["x", "ratio", "mode"] if opset == 13 else ["x"]
+    weights = [array("ratio", np.float32(0.5)), array("mode", np.array(False))] if opset == 13 else []
+    before = [node("Dropout", inputs, ["z", "mask"])]
+    assert read_onnx(written(tmp_path, linear(before=before, source="z", weights=weights, opset=opset))).classes == 3
+    if weights:
+        weights[1].CopyFrom(array("mode", np.array(True)))
+        with pytest.raises(UserError, match=r"it has a dropout in training mode .that makes 'z'., expected eval mode"):
+            read_onnx(written(tmp_path, linear(before=before, source="z", weights=weights, opset=opset)))
+
+
 def test_a_batch_norm_in_eval_mode_is_read(tmp_path):
     assert read_onnx(written(tmp_path, normed(False))).classes == 3
 
@@ -214,11 +226,11 @@ def test_weights_in_a_file_of_the_same_folder_are_read_within_its_size(tmp_path)
     assert read_onnx(path).classes == 3
     assert onnx_files(path) == [tmp_path / "net.data"]
     (tmp_path / "net.data").write_bytes(b"short")
-    with pytest.raises(UserError, match="holds 1.25 numbers, expected 48"):
+    with pytest.raises(UserError, match=r"holds 1.25 numbers, expected 48"):
         read_onnx(path)
     made = elsewhere("net.data")
     made.graph.initializer[0].external_data.add(key="offset", value="4096")
-    with pytest.raises(UserError, match="is at bytes 4,096 to 5 of 'net.data', which has 5"):
+    with pytest.raises(UserError, match=r"is at bytes 4,096 to 5 of 'net.data', which has 5"):
         read_onnx(written(tmp_path, made))
     (tmp_path / "net.data").unlink()
     (tmp_path / "net.data").symlink_to(path)
@@ -227,5 +239,5 @@ def test_weights_in_a_file_of_the_same_folder_are_read_within_its_size(tmp_path)
 
 
 def test_a_file_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(UserError, match="no file .*gone.onnx, expected an ONNX file; check the path"):
+    with pytest.raises(UserError, match=r"no file .*gone.onnx, expected an ONNX file; check the path"):
         read_onnx(tmp_path / "gone.onnx")

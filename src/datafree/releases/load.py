@@ -121,8 +121,8 @@ def load_model(
         network = _for_weights(architecture, spec, tensors, path, key)
     _load(network, tensors, path, key)
     network.module.eval()
-    code = None if is_onnx(architecture) else code_name(architecture)
-    with _guarded(architecture, code), torch.sparse.check_sparse_tensor_invariants():
+    builder = None if is_onnx(architecture) else code_name(architecture)
+    with _guarded(architecture, builder), torch.sparse.check_sparse_tensor_invariants():
         network.check()  # also positions of sparse tensors, which torch otherwise uses unchecked
         if release is not None and release.custom and weights is None:
             check_code(release, network)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,12 +155,13 @@ def _converted(foreign: Foreign) -> nn.Module:
 
     with quiet():
         import_torchvision(needed=True)
-        from onnx2torch import convert
-
-        lowered = lower(foreign)
+        convert = importlib.import_module("onnx2torch").convert
         try:
+            lowered = lower(foreign)
             with torch.random.fork_rng(devices=[]):  # layers are made with random weights, which are then replaced
                 module = convert(lowered.model)
+        except UserError:
+            raise
         except Exception as error:  # its converters raise errors of many types
             if out_of_memory(error):
                 raise

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Expand", "Pad", "Reshape", "Select", "Slice", "Split"]
+__all__ = ["Expand", "Pad", "Reshape", "Scatter", "Select", "Slice", "Split"]
 
 
 class Reshape(nn.Module):
@@ -80,3 +80,10 @@ class Select(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.select(self.axis, self.index)
+
+
+class Scatter(nn.Module):
+    """A tensor with other numbers at some places, which are listed along the last axis of `indices`."""
+
+    def forward(self, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+        return x.index_put(tuple(indices.unbind(-1)), updates)

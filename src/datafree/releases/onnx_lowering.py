@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 from .._core.errors import UserError
-from .onnx_layers import Expand, Pad, Reshape, Select, Slice, Split
+from .onnx_layers import Expand, Pad, Reshape, Scatter, Select, Slice, Split
 from .onnx_session.foreign import Foreign, trace
 from .onnx_session.graph import LARGEST, Node, Tensor, name_of, numpy_type
 
@@ -200,7 +200,9 @@ class _Lowering:
             for key, entry in attributes.items()
             if not (isinstance(entry, list) and not entry)
         }
-        self.nodes.append(helper.make_node(kind, names, made, name=name, **values))
+        written = helper.make_node(kind, names, made, name=name)
+        written.attribute.extend(helper.make_attribute(key, entry) for key, entry in values.items())
+        self.nodes.append(written)
         self.lowered.kinds[name] = kind
         if layer is not None:
             self.lowered.layers[name] = layer
@@ -340,6 +342,10 @@ class _Lowering:
             given = inputs[index] if len(inputs) > index else ""
             limits.append(given or self.stored_array(np.array(limit, np.float32)))
         self.emit(node, [inputs[0], *limits], {})
+
+    def _scatternd(self, node: Node, inputs: list[str]) -> None:
+        plain = bytes(node.attributes.get("reduction", b"none")) == b"none"
+        self.emit(node, inputs, node.attributes, layer=Scatter() if plain else None)
 
     def _gelu(self, node: Node, inputs: list[str]) -> None:
         """x * (1 + erf(x / sqrt(2))) / 2."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .onnx_layers import Expand
+from .onnx_layers import Expand, Scatter
 from .onnx_lowering import Lowered
 
 __all__ = ["finished"]
@@ -22,7 +22,8 @@ def finished(module: Any, lowered: Lowered) -> nn.Module:
         if node.op == "call_module" and node.target in lowered.layers:
             layer = lowered.layers[node.target]
             setattr(module, node.target, layer)
-            node.args = (node.args[0], pixels) if isinstance(layer, Expand) else (node.args[0],)
+            if not isinstance(layer, Scatter):
+                node.args = (node.args[0], pixels) if isinstance(layer, Expand) else (node.args[0],)
             node.kwargs = {}
     for node in list(graph.nodes):
         if node.op == "call_module" and lowered.kinds.get(node.target) == "MatMul":

@@ -186,7 +186,7 @@ def _is_allowed(kind: str) -> bool:
             f"it is a quantized network (operator {name_of(kind)}), whose layers cannot be read; give the original in "
             "float32"
         )
-    if not has_rule(kind):
+    if not has_rule(kind) and kind != "Dropout":
         raise UserError(
             f"it uses the operator {name_of(kind)}, which is not supported; give the network as Python code"
         )
@@ -327,8 +327,8 @@ def _in_training(what: str, node: Node) -> str:
 
 
 def _for_any_batch(graph: Graph, batch: int) -> Graph:
-    """The graph without the number of images in the targets of Reshape, and with weights that are joined to images, such as a
-    transformer's token of the class, repeated for each.
+    """The graph without the number of images in the targets of Reshape. Weights that are joined to images, such as a
+    transformer's token of the class, are repeated for each.
     """
     values, rewriter = trace(graph, batch), _Rewriter(MODERN, dict(graph.tensors))
     nodes: list[Node] = []
