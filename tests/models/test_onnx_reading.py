@@ -54,7 +54,7 @@ def test_shape_and_classes_are_those_that_the_file_states(tmp_path):
     assert spec.shape == (1, 4, 4) and spec.classes == ("0", "1", "2") and not spec.normalises
 
 
-@pytest.mark.parametrize(("opset", "ir"), [(7, 3), (9, 4), (11, 6), (13, 8), (17, 9), (21, 10), (23, 11)])
+@pytest.mark.parametrize(("opset", "ir"), [(7, 3), (9, 4), (11, 6), (13, 8), (17, 9), (21, 10), (23, 11), (26, 14)])
 def test_opsets_from_7_on_are_read(tmp_path, opset, ir):
     assert read_onnx(written(tmp_path, linear(opset=opset, ir=ir))).classes == 3
 
@@ -136,7 +136,7 @@ REFUSED = {
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n",
         "is a Git LFS pointer, expected the",
     ),
-    "empty": (b"", "it is of ONNX IR version None, expected 3 to 13; give an ONNX file"),
+    "empty": (b"", "it is of ONNX IR version None, expected 3 to 14; give an ONNX file"),
     "other": (b"PK\x03\x04 a zip file of some kind", "give an ONNX file, or get it again"),
     "truncated": (linear().SerializeToString()[:-40], "goes beyond the end; the file is truncated or damaged"),
     "opset": (linear(opset=6), "it is of ONNX opset 6, expected 7 to 26; export it again"),

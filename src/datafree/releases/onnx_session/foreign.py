@@ -24,7 +24,7 @@ from .wire import parse
 
 __all__ = ["External", "Foreign", "Trace", "external_names", "program", "read_foreign", "trace"]
 
-OPSETS, IRS = (7, 26), (3, 13)
+OPSETS, IRS = (7, 26), (3, 14)
 CHANNELS = (1, 3, 4)
 """Numbers of channels by which images with channels last are recognised."""
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinear", "ConvInteger", "MatMulInteger", "DynamicQuantize")
@@ -173,7 +173,8 @@ def _opset(model: dict[str, Any]) -> int:
         raise UserError(
             f"it is of ONNX IR version {version}, expected {IRS[0]} to {IRS[1]}; give an ONNX file, or export it again"
         )
-    versions = [e.get("version") for e in model.get("opset_import", []) if e.get("domain", "") in ("", "ai.onnx")]
+    imports = [entry for entry in model.get("opset_import", []) if entry.get("domain", "") in ("", "ai.onnx")]
+    versions = list(dict.fromkeys(entry.get("version") for entry in imports))
     if len(versions) != 1 or not isinstance(versions[0], int) or not OPSETS[0] <= versions[0] <= OPSETS[1]:
         got = ", ".join(map(str, versions)) or "none"
         raise UserError(f"it is of ONNX opset {got}, expected {OPSETS[0]} to {OPSETS[1]}; export it again")
