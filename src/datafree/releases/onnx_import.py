@@ -20,6 +20,7 @@ from ..models.class_names import MOST_CLASSES
 from ..models.input_spec import InputSpec
 from ..models.network import PROBES, Network
 from .onnx_session import MAX_BYTES, Process
+from .onnx_session.cost import cost
 from .onnx_session.foreign import External, Foreign, external_names, program, read_foreign
 
 __all__ = ["OnnxFile", "is_onnx", "onnx_files", "onnx_network", "onnx_spec", "read_onnx"]
@@ -63,7 +64,7 @@ def read_onnx(name: str | Path, shape: tuple[int, int, int] | None = None) -> On
         raise UserError(f"no file {path}, expected an ONNX file; check the path")
     if is_quantized(path.parent):
         raise UserError(f"{path} is one file of a quantized network, expected its folder; give {path.parent}")
-    content = bytes(_read(path))
+    content = _read(path)
     check_pointer(content[:64], str(path))
     try:
         foreign = read_foreign(content, _beside(path), shape)
@@ -84,7 +85,7 @@ def onnx_files(name: str | Path) -> list[Path]:
     """The other files with weights of an ONNX file, in its folder."""
     path = Path(name)
     try:
-        return [path.parent / place for place in external_names(bytes(_read(path)))]
+        return [path.parent / place for place in external_names(_read(path))]
     except UserError as error:
         raise _refused(path, error) from None
 
@@ -104,8 +105,8 @@ def onnx_network(name: str, spec: InputSpec | None = None) -> Network:
             "leave them out, or give as many"
         )
     require_onnx()
-    weights = sum(tensor.nbytes for tensor in file.foreign.graph.tensors.values())
-    memory.check_cost(COPIES * weights, f"converting {file.path}")
+    needed = cost(file.foreign.graph, PROBES)
+    memory.check_cost(COPIES * needed.weights + 2 * needed.peak, f"opening {file.path}", otherwise="use a smaller network")
     try:
         network = Network(_converted(file.foreign).eval(), spec, name)
     except UserError as error:
@@ -118,7 +119,7 @@ def _numbered(count: int) -> tuple[str, ...]:
     return tuple(map(str, range(count)))
 
 
-def _read(path: Path) -> memoryview:
+def _read(path: Path) -> bytes:
     """All bytes of a file, up to MAX_BYTES."""
     with open_regular(path) as (file, size):
         if size > MAX_BYTES:
@@ -127,7 +128,7 @@ def _read(path: Path) -> memoryview:
         content = file.read(size) or b""
         while len(content) < size and (more := file.read(size - len(content))):
             content += more
-    return memoryview(content)
+    return content
 
 
 def _beside(path: Path) -> External:
@@ -138,8 +139,8 @@ def _beside(path: Path) -> External:
         if not other.is_file():
             raise UserError(f"its weights are in {place!r}, which is not beside it; put both in one folder")
         content = _read(other)
-        check_pointer(bytes(content[:64]), str(other))
-        return content
+        check_pointer(content[:64], str(other))
+        return memoryview(content)
 
     return opened
 
