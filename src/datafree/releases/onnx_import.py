@@ -106,7 +106,9 @@ def onnx_network(name: str, spec: InputSpec | None = None) -> Network:
         )
     require_onnx()
     needed = cost(file.foreign.graph, PROBES)
-    memory.check_cost(COPIES * needed.weights + 2 * needed.peak, f"opening {file.path}", otherwise="use a smaller network")
+    memory.check_cost(
+        COPIES * needed.weights + 2 * needed.peak, f"opening {file.path}", otherwise="use a smaller network"
+    )
     try:
         network = Network(_converted(file.foreign).eval(), spec, name)
     except UserError as error:
