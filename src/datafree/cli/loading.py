@@ -328,7 +328,10 @@ def say_code(model: str) -> None:
     """That a release of a custom network is of no use without the file that builds it."""
     code = None if is_onnx(model) else code_name(model)
     if is_onnx(model):
-        print(f"  the release does not hold the network's operators: hand over {Path(model).name} with it, for --code")
+        from ..releases.onnx_import import onnx_files
+
+        names = listed_files([Path(model), *onnx_files(model)])
+        print(f"  the release does not hold the network's operators: hand over {names} with it, for --code")
     elif code is not None and code.is_library:
         print(f"  {code.place} builds the network: open the release with --code {shlex.quote(model)}")
     elif code is not None:
