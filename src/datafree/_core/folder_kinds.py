@@ -19,6 +19,7 @@ __all__ = [
     "QUANTIZED",
     "check_original",
     "is_comparison",
+    "is_onnx",
     "is_quantized",
     "is_release",
     "is_zoo",
@@ -40,6 +41,11 @@ NO_COPY = (
 def is_zoo(name: str) -> bool:
     """Whether the name has the form of a zoo name, with any sizes."""
     return re.fullmatch(r"hinton[0-9]+|lenet5(-half)?|alexnet(/[0-9]+|-half)?|resnet[0-9]+(/[0-9]+)?", name) is not None
+
+
+def is_onnx(name: str | Path) -> bool:
+    """Whether the name has the form of an ONNX file's; its content is checked when it is opened."""
+    return Path(name).suffix.lower() == ".onnx"
 
 
 def is_release(name: str | Path) -> bool:

@@ -16,7 +16,7 @@ from .errors import UserError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["any_number", "first_line", "installed_version", "quiet", "require"]
+__all__ = ["any_number", "first_line", "installed_version", "quiet", "require", "require_onnx"]
 
 SUPPORTED = {
     "torchao": ((0, 18), (0, 19)),
@@ -29,18 +29,37 @@ SUPPORTED_EXTRA = {"executorch": ((1, 5), (1, 6))}
 """The same for the extra `executorch`."""
 
 
+SUPPORTED_ONNX = {
+    "onnx2torch": ((1, 5, 15), (2,)),
+    "torchvision": ((0, 21), (1,)),
+    **{name: SUPPORTED[name] for name in ("onnx", "onnxruntime")},
+}
+"""The same for the extra `onnx`, for networks in ONNX files. onnx2torch imports torchvision."""
+
+
 def require(*packages: str) -> None:
     """Raises UserError for a package that is missing or has an unsupported version, with the command that installs it."""
     for name in packages or SUPPORTED:
-        low, high = {**SUPPORTED, **SUPPORTED_EXTRA}[name]
-        pip = f'pip install "datafree[{"executorch" if name in SUPPORTED_EXTRA else "quantize"}]"'
-        expected = f">={'.'.join(map(str, low))},<{'.'.join(map(str, high))}"
-        try:
-            installed = version(name)
-        except PackageNotFoundError:
-            raise UserError(f"quantization needs {name}{expected}, got none; install it: {pip}") from None
-        if not low <= _numbers(installed) < high:
-            raise UserError(f"quantization needs {name}{expected}, got {installed}; install it: {pip}")
+        limits = {**SUPPORTED, **SUPPORTED_EXTRA}[name]
+        _require(name, limits, "quantization", "executorch" if name in SUPPORTED_EXTRA else "quantize")
+
+
+def require_onnx() -> None:
+    """`require` for the packages that turn an ONNX file into a torch module."""
+    for name, limits in SUPPORTED_ONNX.items():
+        _require(name, limits, "a network in an ONNX file", "onnx")
+
+
+def _require(name: str, limits: tuple[tuple[int, ...], tuple[int, ...]], subject: str, extra: str) -> None:
+    low, high = limits
+    pip = f'pip install "datafree[{extra}]"'
+    expected = f">={'.'.join(map(str, low))},<{'.'.join(map(str, high))}"
+    try:
+        installed = version(name)
+    except PackageNotFoundError:
+        raise UserError(f"{subject} needs {name}{expected}, got none; install it: {pip}") from None
+    if not low <= _numbers(installed) < high:
+        raise UserError(f"{subject} needs {name}{expected}, got {installed}; install it: {pip}")
 
 
 def installed_version(name: str) -> str | None:

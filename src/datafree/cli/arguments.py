@@ -98,7 +98,8 @@ class Model:
     """How a model is built that is not a release of the zoo's networks."""
 
     code: str | None = None
-    """file.py:function or package.module:function that builds the network, for a release of a custom network."""
+    """file.py:function or package.module:function that builds the network, or the ONNX file that it comes from, for a
+    release of a custom network."""
     arg: Arguments = ()
     """Argument of the function that builds the network, NAME=VALUE; repeat it for more."""
     weights: Path | None = None
@@ -120,9 +121,7 @@ class Model:
 
 
 def settings_of(source: Model) -> dict[str, Any]:
-    """The options of a model for run.json; without those that earlier versions lacked (`key`, `output`, `trust`, `with_code`)
-    unless they were given.
-    """
+    """The options of a model for run.json; without those that earlier versions lacked unless they were given."""
     settings = asdict(source)
     del settings["arg"]  # in the name of the code
     for later in ("key", "output", "trust", "with_code"):

@@ -11,7 +11,7 @@ from typing import Any
 from .._core.code_names import code_name
 from .._core.errors import UserError, unknown
 from .._core.files.unfinished import check_finished
-from .._core.folder_kinds import EXPORTED, check_original, is_release, is_zoo, no_release, without_logs
+from .._core.folder_kinds import EXPORTED, check_original, is_onnx, is_release, is_zoo, no_release, without_logs
 from ..data.registry import check_exists
 from ..models import zoo
 from ..releases.builder_names import check_name
@@ -39,7 +39,7 @@ def check(chain: Sequence[str], arguments: Mapping[str, Any]) -> None:
             or (tuple(chain[1:2]) == ("fresh",) and "gaussian" not in chain)
         ):
             check_original(name)
-    elif verb in FRESH and isinstance(name, str):
+    elif verb in FRESH and isinstance(name, str) and not (verb == "pack" and is_onnx(name)):
         _check_fresh(name)
     elif verb == "report":
         for folder in without_logs(arguments.get("runs", ())):
@@ -58,7 +58,10 @@ def _check_trained(name: str, chain: Sequence[str]) -> None:
             check_finished(name)
             raise UserError(no_release(Path(name)))
         return
-    if Path(name).suffix not in EXPORTED:  # for those the loader has words of its own
+    if is_onnx(name):
+        if not Path(name).is_file():
+            raise UserError(f"no file {name}, expected an ONNX file; check the path")
+    elif Path(name).suffix not in EXPORTED:  # for those the loader has words of its own
         _check_code(name)
         if code_name(name) is None and not is_zoo(name):
             raise _unknown_model(name, chain)

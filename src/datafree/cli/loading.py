@@ -15,7 +15,7 @@ from .._core.code_names import code_name
 from .._core.device import check_device
 from .._core.distributed import main_process
 from .._core.errors import Notice, UserError, cut
-from .._core.folder_kinds import CONDENSED, check_original, is_quantized
+from .._core.folder_kinds import CONDENSED, check_original, is_onnx, is_quantized
 from .._core.unused import Use, check_used, unused
 from .._core.user_code import class_file, code_files, file_imports
 from ..models.class_names import class_positions
@@ -188,6 +188,8 @@ def load_network(name: str, options: Model, run: Run, spec: InputSpec | None = N
     )
     if spec is None and main_process() and (published := published_input(name)) is not None:
         print(in_words(name, published))
+    if spec is None and main_process() and is_onnx(name):
+        print(_onnx_in_words(name, network.spec))
     return on_device(network, run)
 
 
@@ -198,6 +200,15 @@ def in_words(name: str, published: LibraryInput) -> str:
     return (
         f"{name.partition('(')[0]}: its published weights take {size} pixels, resized by {published.interpolation} "
         f"interpolation, mean {mean}, std {std}; the --shape, --mean and --std of datafree pack state others"
+    )
+
+
+def _onnx_in_words(name: str, spec: InputSpec) -> str:
+    """What a network in an ONNX file is taken to be shown."""
+    size = " x ".join(map(str, spec.shape))
+    return (
+        f"{name}: takes {size} pixels from {spec.low:g} to {spec.high:g}, not normalised; if it was trained on normalised "
+        "ones, state them with the --mean and --std of datafree pack"
     )
 
 
@@ -276,7 +287,7 @@ def inputs_of(name: str, options: Model, *, role: str = "model", record: bool = 
     """By role, the files that a model was read from, and its record where that is read too, for run.json."""
     from ..releases.release import is_release, is_zoo
 
-    built = code_name(name) is not None or is_zoo(name)  # even where a folder is called hinton8
+    built = code_name(name) is not None or is_zoo(name) or is_onnx(name)  # even where a folder is called hinton8
     folder = name if is_release(name) or not built else None
     record_path = Path(folder) / "record.safetensors" if record and folder is not None else None
     code = options.code if options.code is not None else name if folder is None else None
@@ -301,6 +312,10 @@ def code_in(role: str, release: str | None) -> Inputs:
 
 def code_of(role: str, name: str | None) -> Inputs:
     """The Python files of a network that `file.py:function` or `package.module:function` names, once it is loaded."""
+    if name is not None and is_onnx(name):
+        from ..releases.onnx_import import onnx_files
+
+        return {f"code of {role}": name, f"modules of {role}": onnx_files(name) or None}
     code = None if name is None else code_name(name)
     if code is None:
         return {}
@@ -352,10 +367,15 @@ def code_for_release(name: str, network: Network, with_code: bool) -> ShippedCod
 
 def say_code(model: str, shipped: ShippedCode | None = None) -> None:
     """How to open a release of a custom network: with the code that it holds, or with a file that has to come with it."""
-    code = code_name(model)
+    code = None if is_onnx(model) else code_name(model)
     if shipped is not None:
         names = listed_files([Path(name) for name in shipped.contents])
         print(f"  the release holds the network's code, {names}: who has read it opens the release with --trust")
+    elif is_onnx(model):
+        from ..releases.onnx_import import onnx_files
+
+        names = listed_files([Path(model), *onnx_files(model)])
+        print(f"  the release does not hold the network's operators: hand over {names} with it, for --code")
     elif code is not None and code.is_library:
         print(f"  {code.place} builds the network: open the release with --code {shlex.quote(model)}")
     elif code is not None:

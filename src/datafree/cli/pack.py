@@ -10,8 +10,9 @@ from cyclopts import Parameter
 
 from .._core.code_names import with_arguments
 from .._core.errors import UserError
-from .._core.folder_kinds import is_release
+from .._core.folder_kinds import is_onnx, is_release
 from ..models.input_spec import InputSpec
+from ..releases.builder_names import check_name
 from .arguments import Arguments, Data, Model, WithCode, settings_of
 from .loading import check_normalisation, code_for_release, in_words, inputs_of, say_code, test_data
 from .results import say_learned
@@ -26,7 +27,7 @@ def pack(
     model: str,
     /,
     *,
-    weights: Path,
+    weights: Path | None = None,
     key: str | None = None,
     arg: Arguments = (),
     output: str | None = None,
@@ -47,12 +48,14 @@ def pack(
 
     Example: datafree pack timm:resnet18 --weights model.pth --out teacher
 
+    Example: datafree pack classifier.onnx --mean 0.5 --std 0.25 --out teacher
+
     Parameters
     ----------
     model
-        A zoo name, file.py:function of your own that builds the network, timm:NAME or torchvision:NAME.
+        A zoo name, file.py:function of your own that builds the network, timm:NAME or torchvision:NAME, or an ONNX file.
     weights
-        Weights of the network: safetensors, or a .pt or .pth file, of which no code is run.
+        Weights of the network: safetensors, or a .pt or .pth file, of which no code is run. An ONNX file has its own.
     key
         Which weights of a file of several networks, with / between nested keys, such as `ema/module`.
     arg
@@ -62,10 +65,10 @@ def pack(
         default the one named `logits`, or the only one of that shape.
     shape
         Shape of an image: channels, height and width. Networks of timm and torchvision have that of their published weights
-        by default.
+        by default, and an ONNX file states its own.
     classes
         Number of classes, or their names in the order of the network's outputs. For networks of timm and torchvision, it is
-        read from the weights by default.
+        read from the weights or the ONNX file by default.
     out
         The release folder to write.
     mean
@@ -93,8 +96,13 @@ def pack(
             f"{model} is a release already, expected an architecture; name one of the zoo or file.py:function"
         )
     model = with_arguments(model, arg)
+    if is_onnx(model):
+        shape, classes = _of_onnx(model, shape, classes)
+    elif weights is None:
+        check_name(model)
+        _given(weights, "weights")
     published = published_input(model)
-    if published is not None:
+    if published is not None and weights is not None:
         same = shape is None or shape[0] == published.shape[0]  # of another number of channels nothing is known
         shape = shape or published.shape
         classes = classes or (str(classes_in(model, shape, weights, key) or published.classes),)
@@ -117,7 +125,7 @@ def pack(
     settings |= {"with_code": True} if with_code else {}
     settings |= {} if test is None else asdict(data)
     log = RunLog("pack", settings, inputs_of(model, source), *([] if test is None else [test]))
-    with output_folder(out, RELEASE_FOLDER, log, reads=[weights.parent]) as folder:
+    with output_folder(out, RELEASE_FOLDER, log, reads=[(weights or Path(model)).parent]) as folder:
         if folder is None:
             return
         write_release(folder, network, notes=notes, code=code)
@@ -135,6 +143,16 @@ def pack(
         print(
             f"  training images were shifted on {' '.join(f'{value:g}' for value in spec.border)} (--border {border})"
         )
+
+
+def _of_onnx(
+    model: str, shape: tuple[int, int, int] | None, classes: tuple[str, ...] | None
+) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+    """The shape of the images of an ONNX file, and the classes, or else their number."""
+    from ..releases.onnx_import import read_onnx
+
+    file = read_onnx(model, shape)
+    return file.shape, classes or (str(file.classes),)
 
 
 def _given(value: T | None, name: str) -> T:

@@ -10,7 +10,7 @@ from typing import Any
 from .._core.code_names import code_name, with_arguments
 from .._core.errors import Notice, UserError
 from .._core.files import sha256_file
-from .._core.folder_kinds import is_quantized
+from .._core.folder_kinds import is_onnx, is_quantized
 from .._core.settings import with_paths
 from ..data import Dataset
 from ..evaluation.accuracy import doubt
@@ -71,9 +71,9 @@ def _record(
         )
     if source.code is None and source.arg:
         model, source = with_arguments(model, source.arg), replace(source, arg=())
-    if not is_release(model):
+    if not is_release(model) and not is_onnx(model):
         check_name(model)
-    if not is_release(model) and code_name(model) is None and not is_zoo(model):
+    if not is_release(model) and not is_onnx(model) and code_name(model) is None and not is_zoo(model):
         raise zoo.no_model(model)
     if not is_release(model) and out is None:
         raise UserError(f"{model} is no release folder, expected --out; name the release folder to write")

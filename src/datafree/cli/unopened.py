@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.errors import UserError, cut
 from .._core.files import read_header
+from .._core.folder_kinds import is_onnx
 from .inspect import classes_of, listed, made_from, numbers, say_shipped, size_of
 from .json_output import result
 
@@ -62,8 +63,9 @@ def say_unopened(release: Release) -> None:
         print("  no record")
     say_shipped(release)
     flags = "--code FILE.py:FUNCTION" if release.listed_code is None else "--trust, or --code FILE.py:FUNCTION"
+    source = "--code FILE.onnx, the ONNX file" if is_onnx(name) else f"{flags}, the code"
     print(
-        f"  {flags}, the code of its publisher, builds the network, checks weights and record, and shows the fingerprint "
+        f"  {source} of its publisher, builds the network, checks weights and record, and shows the fingerprint "
         "and the forecast of a membership attack"
     )
 

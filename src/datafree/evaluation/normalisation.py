@@ -8,6 +8,7 @@ normalised in another way. Networks of drawings on black, such as digits, are co
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ __all__ = ["Normalisation", "input_warning", "normalisations"]
 PIXELS = 96 * 32 * 32
 """Number of pixels of the images of each kind, of at least 16 images: enough for the variance of edges."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-COMMON = {
+COMMON: dict[str, tuple[float | tuple[float, ...], float | tuple[float, ...]]] = {
     "not normalised, from 0 to 1": (0.0, 1.0),
     "not normalised, from 0 to 255": (0.0, 1 / 255),
     "from -1 to 1": (0.5, 0.5),
@@ -131,7 +132,7 @@ def _same(update: dict[str, tuple[float, ...]], spec: InputSpec) -> bool:
 
 def _by_channel(value: float | tuple[float, ...], channels: int) -> tuple[float, ...]:
     """A number for each channel; the mean of three for a grey image."""
-    values = (value,) if isinstance(value, float) else value
+    values = value if isinstance(value, tuple) else (value,)
     return values if len(values) == channels else (sum(values) / len(values),) * channels
 
 
@@ -174,7 +175,8 @@ def _photos(shape: tuple[int, int, int], count: int) -> Tensor:
     from sklearn.datasets import load_sample_images
 
     rng, parts = stream(0, "photos"), []
-    photos = [torch.tensor(photo).permute(2, 0, 1).float() / 255 for photo in load_sample_images().images]
+    bunch: Any = load_sample_images()
+    photos = [torch.tensor(photo).permute(2, 0, 1).float() / 255 for photo in bunch.images]
     for number in range(count):
         photo = photos[number % len(photos)]
         height, width = photo.shape[1:]
@@ -187,7 +189,8 @@ def _photos(shape: tuple[int, int, int], count: int) -> Tensor:
 def _digits(shape: tuple[int, int, int], count: int) -> Tensor:
     from sklearn.datasets import load_digits
 
-    digits = torch.tensor(load_digits().images[:count]).float()[:, None] / 16
+    bunch: Any = load_digits()
+    digits = torch.tensor(bunch.images[:count]).float()[:, None] / 16
     return _resized(digits, shape)
 
 

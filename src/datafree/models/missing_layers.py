@@ -38,6 +38,8 @@ def no_batch_norm(network: Network) -> str:
         )
     if stateless:
         return f"the norms of {network.name} are {_kinds(stateless)}, which keep no statistics, so it has no batch norm"
+    if network.name.lower().endswith(".onnx"):
+        return f"{network.name} has no batch norm (exporters fold them into convolutions in eval mode)"
     return f"{network.name} has no batch norm"
 
 

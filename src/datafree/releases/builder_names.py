@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from .._core.errors import UserError
-from .._core.folder_kinds import is_zoo
+from .._core.folder_kinds import is_onnx, is_zoo
 
 __all__ = ["builders", "check_name", "pack_command"]
 
@@ -17,8 +17,15 @@ TORCH_SUFFIXES = (".pt", ".pth", ".torchscript")
 
 
 def check_name(name: str) -> None:
-    """Raises UserError for a model's name that is a Python file without a function, or a TorchScript or ONNX file."""
+    """Raises UserError for a model's name that is a Python file without a function, and for a TorchScript or ONNX
+    file, which holds trained weights.
+    """
     path = Path(name)
+    if is_onnx(name):
+        raise UserError(
+            f"{name} is a trained network, expected an architecture for new weights; name one of the zoo or "
+            "file.py:function"
+        )
     if ":" in name or is_zoo(name) or not (path.suffix or os.path.isfile(f"{name}.py")):
         return
     if path.suffix == ".py" and not path.is_file():

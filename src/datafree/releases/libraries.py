@@ -15,7 +15,7 @@ from .._core.code_names import CodeName
 from .._core.errors import UserError, unknown
 from ..models.input_spec import InputSpec
 
-__all__ = ["LibraryInput", "build", "input_of"]
+__all__ = ["LibraryInput", "build", "import_torchvision", "input_of"]
 
 _LOADING = (
     "pretrained",
@@ -90,7 +90,7 @@ def _of_torchvision(torchvision: Any, name: str) -> LibraryInput | None:
 
 def _library(code: CodeName) -> Any:
     """The imported library, after checking that it has the network."""
-    torchvision = _import_torchvision(needed=code.place == "torchvision")
+    torchvision = import_torchvision(needed=code.place == "torchvision")
     if code.place == "torchvision":
         assert torchvision is not None
         names = torchvision.models.list_models(module=torchvision.models)
@@ -112,7 +112,7 @@ def _import(name: str) -> Any:
         raise UserError(f"no package {name!r}, expected it for networks of its names; pip install {name}") from None
 
 
-def _import_torchvision(*, needed: bool) -> ModuleType | None:
+def import_torchvision(*, needed: bool) -> ModuleType | None:
     """torchvision, or None if it is not installed and not needed.
 
     A build for CUDA beside a torch without it lacks two operators of object detection, whose declarations fail the

@@ -28,6 +28,7 @@ from ..models.input_spec import InputSpec
 from ..models.network import PROBES, Network, copied, frozen, unwrapped
 from ..models.outputs import output_name
 from .builder_names import check_name, pack_command
+from .onnx_import import is_onnx, onnx_files, onnx_network
 from .quantized import open_quantized
 from .release import Release, check_code, is_release, is_zoo
 
@@ -60,8 +61,10 @@ def load_model(
 
     - `name`: a release folder, which brings spec and weights; a quantized folder, which is opened through onnxruntime; or a
       name of the zoo, `file.py:function` or `package.module:function` with `weights` and `spec`; for `timm:NAME` and
-      `torchvision:NAME`, the spec is by default that of their published weights, with the classes of the file.
-    - `code`: for a release of a custom network, the `file.py:function` that builds it.
+      `torchvision:NAME`, the spec is by default that of their published weights, with the classes of the file; or an ONNX
+      file, which has its weights and states the shape of its images and the number of classes.
+    - `code`: for a release of a custom network, the `file.py:function` that builds it, or the ONNX file that it was made
+      from.
     - `module`: instead of `code`, a module of that architecture with any weights: `load_model("mine", module=MyNet())`. It
       is copied and keeps its weights.
     - `weights`: a file of weights to use instead of the release's own: safetensors, or what `torch.save` writes, of which
@@ -115,6 +118,8 @@ def load_model(
                 f"module: got it with {cut(name)!r}, expected a release folder, which holds weights and spec; give its "
                 "path, or use Network(module, ...)"
             )
+        if is_onnx(name):
+            return _from_onnx(name, weights, spec, output)
         if Path(name).suffix in EXPORTED and Path(name).is_file():
             raise UserError(f"{name} is one file of a quantized network, expected its folder; give {Path(name).parent}")
         check_name(name)
@@ -128,22 +133,51 @@ def load_model(
         if spec is None:
             raise UserError(f"model {name!r} comes without a spec; make a release of it: {pack_command(name, weights)}")
         architecture, path = name, weights
-    check_name(architecture)
     assert spec is not None
     tensors = _read(path, key)
-    if code_name(architecture) is None:  # before its weights are allocated: a few bytes of text can name 40 GB
-        state = zoo.on_meta(architecture, spec).state_dict()
-        _check_weights(architecture, state, named_as_in(state, tensors, path, key), path)
-    network = _built(architecture, spec, seed=0, output=output, sources=sources)
+    if is_onnx(architecture):
+        network = onnx_network(architecture, spec)
+        builder = None
+    else:
+        network = _for_weights(architecture, spec, tensors, path, key, output, sources)
+        builder = code_name(architecture)
     _load(network, tensors, path, key)
     network.module.eval()
-    with _guarded(architecture, code_name(architecture), sources), torch.sparse.check_sparse_tensor_invariants():
+    with _guarded(architecture, builder, sources), torch.sparse.check_sparse_tensor_invariants():
         network.check()  # also positions of sparse tensors, which torch otherwise uses unchecked
         if output is not None and release is None:
             _check_several(network)
         if release is not None and release.custom and weights is None:
             check_code(release, network)
     return network
+
+
+def _from_onnx(name: str, weights: str | Path | None, spec: InputSpec | None, output: str | int | None) -> Network:
+    """The checked network in an ONNX file, which has its own weights."""
+    if weights is not None:
+        raise UserError(f"weights: got {cut(weights)} with {name}, which has its own; leave them out")
+    if output is not None:
+        raise UserError(f"output: got {output_name(output)!r} with {name}, which has one output; leave it out")
+    network = onnx_network(name, spec)
+    network.check()
+    return network
+
+
+def _for_weights(
+    architecture: str,
+    spec: InputSpec,
+    tensors: dict[str, Tensor],
+    path: str | Path,
+    key: str | None,
+    output: str | int | None,
+    sources: ShippedCode | None,
+) -> Network:
+    """A network of the zoo or of code, after checking that the weights in `path` fit one of the zoo."""
+    check_name(architecture)
+    if code_name(architecture) is None:  # before its weights are allocated: a few bytes of text can name 40 GB
+        state = zoo.on_meta(architecture, spec).state_dict()
+        _check_weights(architecture, state, named_as_in(state, tensors, path, key), path)
+    return _built(architecture, spec, seed=0, output=output, sources=sources)
 
 
 def _check_spec(argument: InputSpec | None, spec: InputSpec, name: str) -> None:
@@ -570,7 +604,11 @@ def _guarded(name: str, code: CodeName | None, sources: ShippedCode | None = Non
 
 
 def read_code(name: str) -> list[Path]:
-    """The files of the code `file.py:function` or `package.module:function`, which is imported to find them."""
+    """The files of the code `file.py:function` or `package.module:function`, which is imported to find them, or of an ONNX
+    file.
+    """
+    if is_onnx(name):
+        return [Path(name), *onnx_files(name)]
     code = code_name(name)
     assert code is not None
     code.check()

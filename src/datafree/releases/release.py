@@ -44,7 +44,7 @@ from .._core.files import (
 )
 from .._core.files.atomic import sync_folder
 from .._core.files.unfinished import check_finished
-from .._core.folder_kinds import is_release, is_zoo, no_release
+from .._core.folder_kinds import is_onnx, is_release, is_zoo, no_release
 from .._core.optional_packages import installed_version
 from .._core.text import markdown
 from .._core.version import VERSION
@@ -197,6 +197,11 @@ class Release:
                 f"{self.folder} is a custom network that {listed.call} builds, and the code runs only if you trust it: read "
                 f"{self.folder / FOLDER / listed.main} and give `trust=True`, name your own copy with "
                 "`code='FILE.py:FUNCTION'`, or, from Python, give `module`"
+            )
+        if self.custom and is_onnx(name):
+            raise UserError(
+                f"{self.folder} is a network of an ONNX file ({name!r}); name it with `code='FILE.onnx'`, the file that its "
+                "publisher provides with this folder"
             )
         if self.custom:
             raise UserError(
@@ -538,6 +543,8 @@ def _opening_code(network: Network) -> str | None:
     """
     if not architecture_of(network).startswith(CUSTOM):
         return None
+    if is_onnx(network.name):
+        return "FILE.onnx"
     code = code_name(network.name)
     if code is None or not code.attribute.isascii() or not (code.is_library or code.attribute.isidentifier()):
         return "FILE.py:FUNCTION"
@@ -553,6 +560,8 @@ def _how_to_open(network: Network, listed: ListedCode | None) -> list[str]:
     if code is None:
         return []
     library = next((name for name in LIBRARIES if code.startswith(f"{name}:")), None)
+    if is_onnx(code):
+        return _how_to_open_onnx(flag)
     stands_for = (
         f"`{code}` stands for its publisher's Python file and the function or class in it that builds the network."
         if library is None
@@ -596,6 +605,21 @@ def _how_to_trust(listed: ListedCode) -> list[str]:
     ]
 
 
+def _how_to_open_onnx(flag: str) -> list[str]:
+    return [
+        "",
+        "## Use",
+        "",
+        "This folder holds the weights of the network, but not its operators. They are in its publisher's ONNX file, for "
+        "which `FILE.onnx` stands. It is data and runs no code.",
+        "",
+        f"- `datafree inspect THIS_FOLDER{flag}`",
+        f"- `datafree evaluate THIS_FOLDER --data DATA{flag}`",
+        "",
+        'From Python: `datafree.load_model("THIS_FOLDER", code="FILE.onnx")`.',
+    ]
+
+
 def _by_images(method: str, code: str) -> list[str]:
     return [
         f"`datafree synthesize {method} THIS_FOLDER --images 20000 --out set{code}`, then",
@@ -604,6 +628,8 @@ def _by_images(method: str, code: str) -> list[str]:
 
 
 def _short_name(network: Network) -> str:
+    if is_onnx(network.name):
+        return Path(network.name).name
     code = code_name(network.name)
     return network.name if code is None else code.attribute
 

@@ -125,9 +125,8 @@ def _kind(path: Path) -> str:
         return "condensed set"
     if path.is_dir():
         return "folder"
-    return (
-        f"{path.suffix} file" if path.suffix.lower() in (".npz", ".safetensors", ".pt", ".pth", ".parquet") else "file"
-    )
+    known = (".npz", ".safetensors", ".pt", ".pth", ".parquet", ".onnx")
+    return f"{path.suffix} file" if path.suffix.lower() in known else "file"
 
 
 def _code(text: str) -> str:

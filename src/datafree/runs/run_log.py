@@ -22,7 +22,7 @@ from .._core.errors import UserError
 from .._core.files import canonical, read_json, sha256_file, sweep, write_json
 from .._core.files.atomic import check_name_length
 from .._core.files.paths import MARKER
-from .._core.optional_packages import SUPPORTED, SUPPORTED_EXTRA, installed_version
+from .._core.optional_packages import SUPPORTED, SUPPORTED_EXTRA, SUPPORTED_ONNX, installed_version
 from .._core.settings import modern
 from .._core.version import FOLDER, VERSION
 from ..data import sha256
@@ -263,7 +263,8 @@ def versions() -> dict[str, str]:
 
 def _installed() -> dict[str, str]:
     """Versions of the installed packages that build, quantize and run networks; none is imported."""
-    versions = {name: installed_version(name) for name in (*SUPPORTED, *SUPPORTED_EXTRA, *LIBRARIES)}
+    packages = {*SUPPORTED, *SUPPORTED_EXTRA, *SUPPORTED_ONNX, *LIBRARIES}
+    versions = {name: installed_version(name) for name in sorted(packages)}
     return {name: version for name, version in versions.items() if version is not None}
 
 

@@ -12,7 +12,7 @@ from ..._core.errors import UserError
 from .cost import Cost, cost, has_rule
 from .graph import TYPES, Graph, read
 
-__all__ = ["BATCH", "MAX_BYTES", "Program", "check"]
+__all__ = ["BATCH", "MAX_BYTES", "MAX_NODES", "Program", "bounded", "check"]
 
 MAX_BYTES = 1 << 30
 """Size of the file."""
@@ -78,22 +78,7 @@ def check(content: bytes, path: Path, shape: tuple[int, ...], classes: int | Non
 
 def _bounded(path: Path, graph: Graph, images: int, classes: int | None) -> Cost:
     try:
-        needed = cost(graph, images)
-        limit, base, factor = MAX_FIXED
-        if needed.fixed > min(limit, base + factor * graph.nbytes):
-            raise UserError(
-                f"it computes {needed.fixed:,} bytes from weights of {needed.weights:,}, expected at most "
-                f"{min(limit, base + factor * graph.nbytes):,}; use a smaller network"
-            )
-        if needed.peak > (MAX_PEAK if images == 1 else 2 * MAX_PEAK):
-            raise UserError(
-                f"{_images(images)} would need {needed.peak:,} bytes, expected at most {MAX_PEAK:,}; use a smaller network"
-            )
-        if needed.operations > (MAX_OPERATIONS if images == 1 else 2 * BATCH_OPERATIONS):
-            raise UserError(
-                f"{_images(images)} would take {needed.operations:,} operations, expected at most {MAX_OPERATIONS:,}; "
-                "use a smaller network"
-            )
+        needed = bounded(graph, images)
         if (
             needed.output[:1] != (images,)
             or len(needed.output) != 2
@@ -107,6 +92,27 @@ def _bounded(path: Path, graph: Graph, images: int, classes: int | None) -> Cost
             raise UserError(f"its logits are of type {TYPES[needed.output_type]}, expected float32")
     except UserError as error:
         raise _refused(path, error) from None
+    return needed
+
+
+def bounded(graph: Graph, images: int) -> Cost:
+    """The cost of this number of images. Raises UserError with only the reason if it exceeds the limits."""
+    needed = cost(graph, images)
+    limit, base, factor = MAX_FIXED
+    if needed.fixed > min(limit, base + factor * graph.nbytes):
+        raise UserError(
+            f"it computes {needed.fixed:,} bytes from weights of {needed.weights:,}, expected at most "
+            f"{min(limit, base + factor * graph.nbytes):,}; use a smaller network"
+        )
+    if needed.peak > (MAX_PEAK if images == 1 else 2 * MAX_PEAK):
+        raise UserError(
+            f"{_images(images)} would need {needed.peak:,} bytes, expected at most {MAX_PEAK:,}; use a smaller network"
+        )
+    if needed.operations > (MAX_OPERATIONS if images == 1 else 2 * BATCH_OPERATIONS):
+        raise UserError(
+            f"{_images(images)} would take {needed.operations:,} operations, expected at most {MAX_OPERATIONS:,}; "
+            "use a smaller network"
+        )
     return needed
 
 

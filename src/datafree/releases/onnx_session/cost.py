@@ -9,7 +9,7 @@ from . import elementwise, layers, shaping  # noqa: F401 (they fill the table of
 from .graph import RANK, Graph, Node, name_of
 from .values import RULES, Call, Result, Value
 
-__all__ = ["Cost", "cost", "has_rule"]
+__all__ = ["Cost", "cost", "has_rule", "result_of", "start"]
 
 MALFORMED = (
     ValueError,
@@ -47,10 +47,7 @@ def has_rule(kind: str) -> bool:
 
 def cost(graph: Graph, images: int) -> Cost:
     """The cost of `images` images. Raises UserError for an operator whose result is unknown before a run."""
-    values = {
-        name: Value(tensor.type, tensor.shape, graph.contents[name], True) for name, tensor in graph.tensors.items()
-    }
-    values[graph.input] = Value(1, (images, *graph.shape))
+    values = start(graph, images)
     last_use = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
     last_use[graph.output] = len(graph.nodes)
     ends: dict[int, list[str]] = {}
@@ -59,7 +56,7 @@ def cost(graph: Graph, images: int) -> Cost:
     live = peak = values[graph.input].nbytes
     fixed = operations = largest = 0
     for index, node in enumerate(graph.nodes):
-        result = _result(node, values, graph.opset)
+        result = result_of(node, values, graph.opset)
         operations += result.operations
         unused = 0
         for name, value in zip(node.outputs, result.values):
@@ -80,7 +77,16 @@ def cost(graph: Graph, images: int) -> Cost:
     return Cost(weights, fixed, peak, largest, operations, output.shape, output.type)
 
 
-def _result(node: Node, values: dict[str, Value], opset: int) -> Result:
+def start(graph: Graph, images: int) -> dict[str, Value]:
+    """What is known before the first operator: weights and pixels, by name."""
+    values = {
+        name: Value(tensor.type, tensor.shape, graph.contents[name], True) for name, tensor in graph.tensors.items()
+    }
+    return {**values, graph.input: Value(1, (images, *graph.shape))}
+
+
+def result_of(node: Node, values: dict[str, Value], opset: int) -> Result:
+    """What an operator returns. Raises UserError if it does not fit its inputs."""
     inputs = [values[name] if name else None for name in node.inputs]
     try:
         result = RULES[node.kind](Call(node, inputs, opset))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .wire import Field, Schema
 
-__all__ = ["MODEL"]
+__all__ = ["ELSEWHERE", "FOREIGN", "MODEL", "SUBGRAPH"]
 
 ELSEWHERE = "it reads data from other files (external data); get one that contains all of its weights"
 SUBGRAPH = "it has control flow (a graph within an operator); write it without loops and branches"
@@ -130,3 +132,29 @@ MODEL = Schema(
         26: Field("configuration", refuse=KEPT.format("several devices")),
     },
 )
+
+
+_STATED = {"value_info": _VALUE, "external_data": _ENTRY}
+"""Refused in datafree's own files, and read in others."""
+
+
+def _foreign(schema: Schema) -> Schema:
+    fields = {number: _foreign_field(schema, field) for number, field in schema.fields.items()}
+    return Schema(schema.name, fields)
+
+
+def _foreign_field(schema: Schema, field: Field) -> Field:
+    """The field as other exporters write it: with shapes of its own, weights in other files, and text of any length."""
+    if field.name in _STATED:
+        return Field(field.name, _foreign(_STATED[field.name]), repeated=True)
+    if field.refuse is not None:
+        return replace(
+            field, refuse=field.refuse.replace("no file written by datafree has; write it again", "is not read here")
+        )
+    if field.name == "doc_string" or (schema is _ENTRY and field.name == "value"):
+        return replace(field, kind="bytes")
+    return field if isinstance(field.kind, str) else replace(field, kind=_foreign(field.kind))
+
+
+FOREIGN = _foreign(MODEL)
+"""The same for the files of other exporters. Text that may be long is not decoded."""

@@ -14,7 +14,10 @@ from ..._core.errors import UserError
 from .fields import ELSEWHERE, MODEL, SUBGRAPH
 from .wire import parse, varints
 
-__all__ = ["CONTROL", "SMALL", "Graph", "Node", "Tensor", "name_of", "numpy_type", "read", "size_of"]
+__all__ = [
+    "CONTROL", "SMALL", "TYPES", "Graph", "Node", "Tensor", "name_of", "nodes_of", "numpy_type", "read", "size_of",
+    "tensor_of",
+]  # fmt: skip
 
 SIZES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
 """ONNX number format -> bytes per number, for the formats that datafree writes or that arithmetic needs."""
@@ -56,10 +59,10 @@ class Tensor:
     def nbytes(self) -> int:
         return math.prod(self.shape) * SIZES[self.type]
 
-    def values(self) -> np.ndarray | None:
-        """The numbers of a small tensor; None for a large one or a format that numpy lacks."""
+    def values(self, limit: int = SMALL) -> np.ndarray | None:
+        """The numbers of a tensor of up to `limit` numbers; None for a larger one or a format that numpy lacks."""
         dtype, (field, parts) = numpy_type(self.type), self.stored
-        if dtype is None or math.prod(self.shape) > SMALL:
+        if dtype is None or math.prod(self.shape) > limit:
             return None
         content = parts[0] if len(parts) == 1 else b"".join(parts)
         if field == "raw_data":
@@ -113,12 +116,12 @@ def read(content: bytes, is_allowed: Callable[[str], bool]) -> Graph:
         raise UserError("it has no graph")
     tensors: dict[str, Tensor] = {}
     for entry in graph.get("initializer", []):
-        tensor = _tensor(entry)
+        tensor = tensor_of(entry)
         if not tensor.name or tensor.name in tensors:
             raise UserError(f"it has two weights called {name_of(tensor.name)}, or one without a name")
         tensors[tensor.name] = tensor
     name, shape = _input(graph, tensors)
-    nodes = _nodes(graph, {name, *tensors}, is_allowed)
+    nodes = nodes_of(graph, {name, *tensors}, is_allowed)
     outputs = graph.get("output", [])
     if len(outputs) != 1:
         raise UserError(f"it has {len(outputs)} outputs, expected 1, the logits")
@@ -188,7 +191,8 @@ def _input(graph: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[str, tupl
     return name, tuple(int(size) for size in sizes[1:])
 
 
-def _nodes(graph: dict[str, Any], names: set[str], is_allowed: Callable[[str], bool]) -> tuple[Node, ...]:
+def nodes_of(graph: dict[str, Any], names: set[str], is_allowed: Callable[[str], bool]) -> tuple[Node, ...]:
+    """The operators, whose inputs are `names` and the outputs of operators before. Raises UserError with only the reason."""
     nodes = []
     for entry in graph.get("node", []):
         kind, domain = str(entry.get("op_type", "")), entry.get("domain", "")
@@ -224,14 +228,15 @@ def _attributes(kind: str, stored: list[dict[str, Any]]) -> dict[str, Any]:
             raise UserError(f"attribute {name_of(name)} of {kind} has no value, or several of different types")
         value = entry.get(field[0], field[1])
         if field[0] == "t":
-            value = _tensor(value or {})
+            value = tensor_of(value or {})
         elif field[0] in ("s", "strings"):
             value = bytes(value) if field[0] == "s" else [bytes(part) for part in value]
         attributes[name] = value
     return attributes
 
 
-def _tensor(entry: dict[str, Any]) -> Tensor:
+def tensor_of(entry: dict[str, Any]) -> Tensor:
+    """The checked tensor of a parsed TensorProto. Raises UserError with only the reason."""
     if entry.get("data_location", 0) != 0:
         raise UserError(ELSEWHERE)
     name, type, shape = entry.get("name", ""), check_type(entry.get("data_type", 0)), tuple(entry.get("dims", []))
