@@ -319,7 +319,7 @@ def test_pack_warns_of_a_normalisation_that_the_batch_norm_does_not_match_and_me
     done = command(f"{pack} --data digits --limit 100 --out measured")
     assert done.code == 0 and "% on 100 test images of digits" in done.out
     assert "% on 100 test images of digits" in (here / "measured" / "README.md").read_text()
-    assert json.loads((here / "measured" / "run.json").read_text())["evaluation"]["images"] == 100
+    assert json.loads((here / "measured" / "run.json").read_text())["result"]["evaluation"]["images"] == 100
     assert "--data digits --limit 100" in command("rerun measured --out again").out
     refused = command(f"{pack} --limit 100 --out no")
     assert refused.code == 2 and refused.line.startswith("--limit: got 100 without --data")
