@@ -8,6 +8,7 @@ import pytest
 
 from datafree._core.errors import UserError
 from datafree._core.files import claim_folder, safe_name
+from datafree._core.files.open_file import open_regular
 
 
 @pytest.mark.parametrize(
@@ -106,3 +107,32 @@ def test_a_link_or_a_file_or_a_bad_path_is_refused(tmp_path):
             claim_folder(tmp_path / path, kind="images")
     assert os.listdir(tmp_path / "real") == []
     assert sorted(os.listdir(tmp_path)) == ["dangling", "file", "link", "real"]
+
+
+def test_links_of_the_hugging_face_cache_are_followed_and_no_others(tmp_path):
+    cache = tmp_path / "models--me--teacher"
+    snapshot = cache / "snapshots" / "abc"
+    (snapshot / "code").mkdir(parents=True)
+    (cache / "blobs").mkdir()
+    (cache / "blobs" / "1234").write_text("content")
+    (tmp_path / "private").write_text("secret")
+    (snapshot / "config.json").symlink_to("../../blobs/1234")
+    (snapshot / "code" / "net.py").symlink_to("../../../blobs/1234")
+    for path in (snapshot / "config.json", snapshot / "code" / "net.py"):
+        with open_regular(path) as (file, size):
+            assert file.read() == b"content" and size == 7
+    (cache / "blobs" / "5678").symlink_to(tmp_path / "private")
+    (snapshot / "twice").symlink_to("../../blobs/5678")
+    (snapshot / "outside").symlink_to("../../../private")
+    (snapshot / "through").symlink_to("../../blobs/../../private")
+    (snapshot / "folder").symlink_to("../../blobs")
+    (snapshot / "nowhere").symlink_to("../../blobs/none")
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "1234").write_text("content")
+    (tmp_path / "plain").symlink_to("blobs/1234")
+    for path in (
+        *(snapshot / name for name in ("twice", "outside", "through", "folder", "nowhere")),
+        tmp_path / "plain",
+    ):
+        with pytest.raises(UserError), open_regular(path):
+            pass

@@ -15,8 +15,8 @@ from .errors import UserError, cut
 
 __all__ = ["LIBRARIES", "CodeName", "check_allowed", "code_allowed", "code_name", "with_arguments", "without_code"]
 
-LIBRARIES = ("timm", "torchvision")
-"""Packages whose networks have names of their own."""
+LIBRARIES = ("timm", "torchvision", "transformers")
+"""Packages whose networks have names of their own; those of transformers are folders."""
 _NAME = re.compile(r"(?P<place>.*?\.py|[\w.]*):(?P<attribute>[^:()]*)(?P<arguments>\(.*\))?", re.DOTALL)
 _LIBRARY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ALLOWED: ContextVar[bool] = ContextVar("allowed", default=True)
@@ -39,6 +39,11 @@ class CodeName(NamedTuple):
     def is_library(self) -> bool:
         return self.place in LIBRARIES
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether the name is `transformers:FOLDER`."""
+        return self.place == "transformers"
+
     def keywords(self) -> dict[str, Any]:
         """The arguments by name. Raises UserError unless they are keywords with literal values. Runs no code."""
         try:
@@ -60,6 +65,8 @@ class CodeName(NamedTuple):
     def check(self) -> None:
         """Raises UserError if the name cannot be imported. Runs no code."""
         self.keywords()
+        if self.is_folder:
+            return
         if self.is_library:
             if not _LIBRARY_NAME.fullmatch(self.attribute):
                 raise UserError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 
@@ -16,6 +16,9 @@ from ..releases.builder_names import check_name
 from .arguments import Arguments, Data, Model, WithCode, settings_of
 from .loading import check_normalisation, code_for_release, in_words, inputs_of, say_code, test_data
 from .results import say_learned
+
+if TYPE_CHECKING:
+    from ..releases.libraries import LibraryInput
 
 __all__ = ["pack"]
 
@@ -53,9 +56,11 @@ def pack(
     Parameters
     ----------
     model
-        A zoo name, file.py:function of your own that builds the network, timm:NAME or torchvision:NAME, or an ONNX file.
+        A zoo name, file.py:function of your own that builds the network, timm:NAME, torchvision:NAME,
+        transformers:FOLDER, or an ONNX file.
     weights
-        Weights of the network: safetensors, or a .pt or .pth file, of which no code is run. An ONNX file has its own.
+        Weights of the network: safetensors, or a .pt or .pth file, of which no code is run. An ONNX file and a folder of
+        transformers have their own.
     key
         Which weights of a file of several networks, with / between nested keys, such as `ema/module`.
     arg
@@ -86,7 +91,7 @@ def pack(
     from ..evaluation.accuracy import evaluate
     from ..evaluation.accuracy import in_words as accuracy_in_words
     from ..evaluation.normalisation import input_warning
-    from ..releases.load import classes_in, load_model, published_input
+    from ..releases.load import load_model, published_input, published_weights
     from ..releases.release import RELEASE_FOLDER, write_release
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
@@ -100,12 +105,12 @@ def pack(
         shape, classes = _of_onnx(model, shape, classes)
     elif weights is None:
         check_name(model)
-        _given(weights, "weights")
+        weights = _given(published_weights(model), "weights")
     published = published_input(model)
     if published is not None and weights is not None:
         same = shape is None or shape[0] == published.shape[0]  # of another number of channels nothing is known
         shape = shape or published.shape
-        classes = classes or (str(classes_in(model, shape, weights, key) or published.classes),)
+        classes = classes or _classes_of(model, published, shape, weights, key)
         mean, std = mean or (published.mean if same else None), std or (published.std if same else None)
     shape, classes = _given(shape, "shape"), _given(classes, "classes")
     mean, std = mean or (0.0,), std or (1.0,)
@@ -143,6 +148,16 @@ def pack(
         print(
             f"  training images were shifted on {' '.join(f'{value:g}' for value in spec.border)} (--border {border})"
         )
+
+
+def _classes_of(
+    model: str, published: LibraryInput, shape: tuple[int, int, int], weights: Path, key: str | None
+) -> tuple[str, ...]:
+    """The classes of a network of a library: their names if the library has them, or else their number."""
+    from ..releases.load import classes_in
+
+    count = classes_in(model, shape, weights, key) or published.classes
+    return published.names if len(published.names) == count else (str(count),)
 
 
 def _of_onnx(

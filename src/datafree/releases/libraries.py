@@ -1,4 +1,4 @@
-"""Networks of timm and torchvision, by name and without weights: nothing is downloaded."""
+"""Networks of timm, torchvision and transformers, by name and without weights: nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ class LibraryInput:
     std: tuple[float, ...]
     interpolation: str
     classes: int
+    names: tuple[str, ...] = ()
+    """Names of the classes, if they are known and differ."""
 
 
 def build(code: CodeName, spec: InputSpec) -> nn.Module:
@@ -49,6 +51,12 @@ def build(code: CodeName, spec: InputSpec) -> nn.Module:
     load weights.
     """
     keywords = code.keywords()
+    if code.place == "transformers":
+        from .transformers_folder import build as build_classifier
+
+        if keywords:
+            raise UserError(f"arg: got {next(iter(keywords))}, expected none, since config.json has them; leave it out")
+        return build_classifier(code.attribute, spec)
     for name in _LOADING:
         if name in keywords:
             raise UserError(f"arg: got {name}, expected no argument that loads weights; give a file as `weights`")
@@ -67,6 +75,10 @@ def build(code: CodeName, spec: InputSpec) -> nn.Module:
 
 def input_of(code: CodeName) -> LibraryInput | None:
     """The input of the published weights; None if the library has none for this network. No file is opened."""
+    if code.place == "transformers":
+        from .transformers_folder import input_of as input_of_classifier
+
+        return input_of_classifier(code.attribute)
     library = _library(code)
     return _of_timm(library, code.attribute) if code.place == "timm" else _of_torchvision(library, code.attribute)
 
@@ -96,14 +108,14 @@ def _library(code: CodeName) -> Any:
         names = torchvision.models.list_models(module=torchvision.models)
         library, has_network = torchvision, code.attribute in names
     else:
-        library = _import("timm")
+        library = imported("timm")
         names, has_network = library.list_models(), library.is_model(code.attribute)
     if not has_network:
         raise unknown("network", code.attribute, names, code.place)
     return library
 
 
-def _import(name: str) -> Any:
+def imported(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -121,7 +133,7 @@ def import_torchvision(*, needed: bool) -> ModuleType | None:
     try:
         return importlib.import_module("torchvision")
     except ModuleNotFoundError:
-        return _import("torchvision") if needed else None
+        return imported("torchvision") if needed else None
     except RuntimeError as error:
         if "operator torchvision::nms does not exist" not in str(error):
             raise

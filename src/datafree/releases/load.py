@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "all_files", "built_by", "classes_in", "code_files", "load_model", "load_weights", "new_model", "published_input",
-    "published_spec", "read_code",
+    "published_spec", "published_weights", "read_code",
 ]  # fmt: skip
 
 COUNTERS = ("total_ops", "total_params")
@@ -61,7 +61,8 @@ def load_model(
 
     - `name`: a release folder, which brings spec and weights; a quantized folder, which is opened through onnxruntime; or a
       name of the zoo, `file.py:function` or `package.module:function` with `weights` and `spec`; for `timm:NAME` and
-      `torchvision:NAME`, the spec is by default that of their published weights, with the classes of the file; or an ONNX
+      `torchvision:NAME`, the spec is by default that of their published weights, with the classes of the file;
+      `transformers:FOLDER`, with the folder's weights and by default its spec; or an ONNX
       file, which has its weights and states the shape of its images and the number of classes.
     - `code`: for a release of a custom network, the `file.py:function` that builds it, or the ONNX file that it was made
       from.
@@ -123,6 +124,7 @@ def load_model(
         if Path(name).suffix in EXPORTED and Path(name).is_file():
             raise UserError(f"{name} is one file of a quantized network, expected its folder; give {Path(name).parent}")
         check_name(name)
+        weights = published_weights(name) if weights is None else weights
         if weights is None and code_name(name) is None and not is_zoo(name):
             raise zoo.no_model(name)
         if weights is None:
@@ -139,8 +141,10 @@ def load_model(
         network = onnx_network(architecture, spec)
         builder = None
     else:
-        network = _for_weights(architecture, spec, tensors, path, key, output, sources)
         builder = code_name(architecture)
+        if builder is not None and builder.is_folder:
+            tensors = _named_as_built(architecture, builder, spec, tensors)
+        network = _for_weights(architecture, spec, tensors, path, key, output, sources)
     _load(network, tensors, path, key)
     network.module.eval()
     with _guarded(architecture, builder, sources), torch.sparse.check_sparse_tensor_invariants():
@@ -161,6 +165,13 @@ def _from_onnx(name: str, weights: str | Path | None, spec: InputSpec | None, ou
     network = onnx_network(name, spec)
     network.check()
     return network
+
+
+def _named_as_built(name: str, code: CodeName, spec: InputSpec, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    from .transformers_folder import named_as_built
+
+    with guarded(name, code):
+        return named_as_built(code.attribute, spec, tensors)
 
 
 def _for_weights(
@@ -292,8 +303,18 @@ def _first_pass(network: Network) -> None:
         module.train()
 
 
+def published_weights(name: str) -> Path | None:
+    """The file of weights in the folder of `transformers:FOLDER`; None for other names."""
+    code = code_name(name)
+    if code is None or not code.is_folder:
+        return None
+    from .transformers_folder import weights_of
+
+    return weights_of(code.attribute)
+
+
 def published_input(name: str) -> LibraryInput | None:
-    """What the published weights of a network of timm or torchvision take; None for other networks."""
+    """What the published weights of a network of timm, torchvision or transformers take; None for other networks."""
     code = code_name(name)
     if code is None or not code.is_library:
         return None
@@ -305,19 +326,19 @@ def published_input(name: str) -> LibraryInput | None:
 
 
 def published_spec(name: str, weights: str | Path, key: str | None = None) -> InputSpec | None:
-    """The spec of a network of timm or torchvision: its published input, and the classes of the weights in a file; None for
-    other networks.
+    """The spec of a network of a library: its published input, and the classes of the weights in a file; None for other
+    networks.
     """
     published = published_input(name)
     if published is None:
         return None
     count = classes_in(name, published.shape, weights, key) or published.classes
-    classes = tuple(map(str, range(count)))
+    classes = published.names if len(published.names) == count else tuple(map(str, range(count)))
     return InputSpec(shape=published.shape, classes=classes, mean=published.mean, std=published.std)
 
 
 def classes_in(name: str, shape: tuple[int, int, int], path: str | Path, key: str | None = None) -> int | None:
-    """Number of classes of the weights in a file, for a network of timm or torchvision; None if they do not fit it.
+    """Number of classes of the weights in a file, for a network of a library; None if they do not fit it.
 
     It is the number of rows of the first weight whose size follows the number of classes.
     """

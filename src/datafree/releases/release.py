@@ -548,6 +548,8 @@ def _opening_code(network: Network) -> str | None:
     code = code_name(network.name)
     if code is None or not code.attribute.isascii() or not (code.is_library or code.attribute.isidentifier()):
         return "FILE.py:FUNCTION"
+    if code.is_folder:
+        return f"{code.place}:FOLDER"
     arguments = "(...)" if {"/", "\\"} & set(code.arguments) else code.arguments
     return f"{code.place if code.is_library else 'FILE.py'}:{code.attribute}{arguments}"
 
@@ -565,6 +567,8 @@ def _how_to_open(network: Network, listed: ListedCode | None) -> list[str]:
     stands_for = (
         f"`{code}` stands for its publisher's Python file and the function or class in it that builds the network."
         if library is None
+        else "`FOLDER` stands for its publisher's folder of the package transformers, whose config.json describes it."
+        if library == "transformers"
         else f"The package {library} {installed_version(library) or ''}".rstrip() + f" builds it, by the name `{code}`."
     )
     return [
@@ -631,6 +635,8 @@ def _short_name(network: Network) -> str:
     if is_onnx(network.name):
         return Path(network.name).name
     code = code_name(network.name)
+    if code is not None and code.is_folder:
+        return Path(code.attribute).absolute().name
     return network.name if code is None else code.attribute
 
 

@@ -1,4 +1,6 @@
-"""Opens untrusted paths: only regular files, without following links and without blocking."""
+"""Opens untrusted paths: only regular files, without blocking, and without following links but those of the Hugging Face
+cache.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +33,7 @@ _FLAGS = ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY", "O_NOCTTY")
 def open_regular(path: str | os.PathLike[str]) -> Iterator[tuple[FileIO, int]]:
     """The open file, unbuffered, and its size. Errors of the disk, also inside the block, are raised as `UserError`."""
     check_path(path)
+    path = _behind_cache_link(path)
     try:
         _refuse_other_kinds(path, os.lstat(path).st_mode)
         flags = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in _FLAGS)
@@ -77,6 +80,23 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
             digest.update(chunk)
             size -= len(chunk)
     return digest.hexdigest()
+
+
+def _behind_cache_link(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """The file in `blobs/` that a link in `snapshots/` beside it leads to, as the Hugging Face cache stores what it
+    downloaded; any other path as it is.
+    """
+    try:
+        if not os.path.islink(path):
+            return path
+        link = Path(os.path.abspath(path))
+        blobs = next((folder.parent / "blobs" for folder in link.parents if folder.name == "snapshots"), None)
+        if blobs is None:
+            return path
+        target = link.parent / os.readlink(link)
+        return target if os.path.samefile(target.parent, blobs) else path
+    except OSError:
+        return path
 
 
 def _refuse_other_kinds(path: str | os.PathLike[str], mode: int) -> None:
