@@ -113,13 +113,15 @@ def test_a_large_image_for_small_weights_is_no_bomb_either(refused, monkeypatch)
     )
 
 
-def test_a_pickle_is_not_run_and_convert_is_named(refused, here):
+def test_a_pickle_is_not_run_and_the_formats_are_named(refused, here):
     class Evil:
         def __reduce__(self):
             return (open, (str(here / "ran"), "w"))
 
     (here / "evil.pt").write_bytes(pickle.dumps(Evil()))
-    assert "datafree convert FILE.pt" in refused("evaluate teacher --weights evil.pt --data digits")
+    assert "is a pickle, which can run code; expected safetensors, or for weights a state dict" in refused(
+        "evaluate teacher --weights evil.pt --data digits"
+    )
     torch.save({"weights": Evil()}, "evil2.pt")
     refused("convert evil2.pt --out o.safetensors")
     assert not (here / "ran").exists()

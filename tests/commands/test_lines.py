@@ -36,10 +36,10 @@ def test_only_names_that_are_like_it_are_called_nearest():
             "pack teacher/model.safetensors",
             "datafree pack file.py:function --weights teacher/model.safetensors --shape",
         ),
-        ("pack w.pt", "datafree convert w.pt --out w.safetensors, then datafree pack file.py:function --weights w.saf"),
+        ("pack w.pt", "datafree pack file.py:function --weights w.pt --shape CHANNELS HEIGHT WIDTH --classes COUNT"),
         (
             "evaluate mine:Net --weights w.pth --data digits",
-            "make a release of it: datafree convert w.pth --out w.safetensors, then datafree pack mine:Net --weights w.s",
+            "make a release of it: datafree pack mine:Net --weights w.pth --shape CHANNELS HEIGHT WIDTH --classes COUNT",
         ),
         ("pack hinton16 --weights w --shape 1 8 8 --classes 10", "pack needs --out, which was not given."),
         ("train hinton16 --data digits --out", "parameter --out requires an argument"),

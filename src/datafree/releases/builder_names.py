@@ -53,13 +53,8 @@ def check_name(name: str) -> None:
 
 
 def pack_command(model: str, weights: str | Path) -> str:
-    """The commands that make a release of a custom network: a torch file of weights is converted first."""
-    path, conversion = Path(weights), ""
-    if path.suffix in TORCH_SUFFIXES:
-        weights = f"{path.stem}.safetensors"
-        conversion = f"datafree convert {path} --out {weights}, then "
-    pack = f"datafree pack {model} --weights {weights} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out release"
-    return f"{conversion}{pack}"
+    """The command that makes a release of a custom network."""
+    return f"datafree pack {model} --weights {weights} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out release"
 
 
 def _broken(source: Path) -> str | None:

@@ -132,8 +132,8 @@ def _read_raw(file: FileIO, size: int, subject: str, cap: int) -> bytes:
 def _not_safetensors(head: bytes, subject: str, size: int) -> UserError:
     if head[:1] == b"\x80" or head[:2] == b"PK":
         return UserError(
-            f"{subject} is a pickle (a torch .pt file?), which can run code; expected safetensors; "
-            "do: datafree convert FILE.pt --out FILE.safetensors"
+            f"{subject} is a pickle, which can run code; expected safetensors, or for weights a state dict that torch.save "
+            "wrote; save it again in one of these formats"
         )
     return _damaged(subject, f"its {size:,} bytes do not begin with a header that fits")
 
