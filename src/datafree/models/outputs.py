@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._core.errors import UserError, cut
 
-__all__ = ["logits_of", "output_name"]
+__all__ = ["has_several", "logits_of", "output_name"]
 
 MOST_LISTED = 6
 LONGEST = 80
@@ -45,11 +45,16 @@ def logits_of(returned: Any, images: int, classes: int, *, name: str, output: st
     if fitting:
         raise UserError(
             f"{name} returns {kind}, expected one output of shape (images, {classes} classes), which {len(fitting)} have; "
-            f"choose it, such as `output={fitting[0]!r}`"
+            f"choose it, such as `output={fitting[0]!r}`, or call one `logits`"
         )
     raise UserError(
         f"{name} returns {kind}, expected one of shape (images, {classes} classes); give the number of its classes"
     )
+
+
+def has_several(returned: Any, output: str) -> bool:
+    """Whether `returned` is no tensor alone and has an entry of the name `output`."""
+    return not isinstance(returned, Tensor) and output in dict(_entries(returned))
 
 
 def output_name(output: str | int | None) -> str | None:
