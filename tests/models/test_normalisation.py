@@ -153,7 +153,9 @@ def test_batch_norms_that_are_called_in_unusual_ways_are_no_error(how, found):
 
 
 def test_a_batch_norm_that_saw_no_images_is_not_compared():
-    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
     assert normalisations(Network(module.eval(), InputSpec(shape=(3, 8, 8), classes=CLASSES))) == ()
 
 

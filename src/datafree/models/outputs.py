@@ -26,7 +26,11 @@ def logits_of(returned: Any, images: int, classes: int, *, name: str, output: st
     """
     if isinstance(returned, Tensor):
         return _flat(returned, classes)
-    entries = dict(_entries(returned))
+    listed = list(_entries(returned))
+    entries = dict(listed)
+    if len(entries) < len(listed):
+        twice = next(key for key, _ in listed if [other for other, _ in listed].count(key) > 1)
+        raise UserError(f"{name} returns two outputs called {cut(twice)!r}, expected one; rename one of them")
     if not entries:
         raise UserError(
             f"{name} returns a {type(returned).__name__}, expected a tensor of logits, alone or in a tuple, a dict or a "
