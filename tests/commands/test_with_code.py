@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import save_file
 
 import datafree as df
+from datafree import UserError
 from datafree._core.files import sha256_file
 from datafree.releases.release import Release
+from datafree.releases.shipped_code import check_shippable
 
 NET = """
 import pathlib
@@ -446,3 +448,8 @@ def test_a_stranger_s_log_does_not_trust_for_the_user(argv, here, command):
     assert "add --trust here too" in done.err
     assert not Path("ran").exists()
     assert not Path("made").exists()
+
+
+def test_the_code_of_an_onnx_file_is_refused_as_data():
+    with pytest.raises(UserError, match=r"'a\.onnx', which is data and holds no code"):
+        check_shippable("a.onnx")

@@ -113,3 +113,52 @@ def test_a_network_that_does_not_take_its_images_is_refused():
     wrong = replace(network, spec=InputSpec(shape=(1, 24, 24), classes=CLASSES))
     with pytest.raises(UserError, match="does not take images of shape"):
         normalisations(wrong)
+
+
+class Given(nn.BatchNorm2d):
+    """A batch norm whose input is in a tuple."""
+
+    def forward(self, pair):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super().forward(pair[0])
+
+
+class Calls(nn.Module):
+    """Calls its batch norm in one of several ways."""
+
+    def __init__(self, how: str):
+        super().__init__()
+        self.how = how
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+        self.norm = Given(4) if how == "tuple" else nn.BatchNorm2d(4)
+        nn.init.constant_(self.norm.running_mean, 0.2)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, images):
+        hidden = self.conv(images)
+        if self.how == "keyword":
+            hidden = self.norm(input=hidden)
+        elif self.how == "tuple":
+            hidden = self.norm((hidden, None))
+        elif len(images) == 1 or self.how == "double":
+            hidden = self.norm(hidden)
+        return self.fc(hidden.mean((2, 3)))
+
+
+@pytest.mark.parametrize(("how", "found"), [("keyword", 12), ("tuple", 0), ("once", 12), ("double", 12)])
+def test_batch_norms_that_are_called_in_unusual_ways_are_no_error(how, found):
+    module = Calls(how).eval()
+    network = Network(module.double() if how == "double" else module, InputSpec(shape=(3, 8, 8), classes=CLASSES))
+    assert len(normalisations(network)) == found
+    if how == "once":
+        assert input_warning(network) is None
+
+
+def test_a_batch_norm_that_saw_no_images_is_not_compared():
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    assert normalisations(Network(module.eval(), InputSpec(shape=(3, 8, 8), classes=CLASSES))) == ()
+
+
+def test_few_images_are_compared_where_they_are_huge():
+    spec = InputSpec(shape=(1, 2000, 2000), classes=CLASSES)
+    assert all(len(images) == 2 for images in normalisation._images(spec))

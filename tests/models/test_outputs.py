@@ -161,3 +161,9 @@ def test_a_record_is_of_one_output():
     made.check_teacher(net(TWO, 1))
     with pytest.raises(UserError, match="record"):
         made.check_teacher(net(TWO, 0))
+
+
+@pytest.mark.parametrize("pack", [lambda f, y, o: {"0": y, 0: o}, lambda f, y, o: {"a/b": y, "a": {"b": o}}])
+def test_two_outputs_of_one_name_are_refused(pack):
+    with pytest.raises(UserError, match="returns two outputs called"):
+        Network(Net(pack).eval(), input_shape=(1, 8, 8), classes=CLASSES).check()

@@ -15,7 +15,6 @@ from ..models.input_spec import InputSpec
 from ..releases.builder_names import check_name
 from .arguments import Arguments, Data, Model, WithCode, settings_of
 from .loading import check_normalisation, code_for_release, in_words, inputs_of, say_code, test_data
-from .results import say_learned
 
 if TYPE_CHECKING:
     from ..releases.libraries import LibraryInput
@@ -88,7 +87,7 @@ def pack(
     with_code
         Put the Python file that builds the network, and what it imports from its folder, into the release as text.
     """
-    from ..evaluation.accuracy import evaluate
+    from ..evaluation.accuracy import doubt, evaluate
     from ..evaluation.accuracy import in_words as accuracy_in_words
     from ..evaluation.normalisation import input_warning
     from ..releases.load import load_model, published_input, published_weights
@@ -141,7 +140,8 @@ def pack(
     _say_pixels(spec)
     if evaluation is not None:
         print(f"  {notes}")
-        say_learned(evaluation.accuracy, evaluation.images, len(evaluation.by_class))
+        if (doubtful := doubt(evaluation.accuracy, evaluation.images, len(evaluation.by_class))) is not None:
+            print(f"  warning: {doubtful}")
     if (warning := input_warning(network)) is not None:
         print(f"  warning: {warning}")
     if spec.border is not None:

@@ -44,6 +44,7 @@ def train(
     data: Data | None = None,
     input: Input | None = None,
     schedule: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+    output: str | None = None,
     with_code: WithCode = False,
     run: Run | None = None,
 ) -> None:
@@ -61,16 +62,28 @@ def train(
         layers), resnetN/K (a Kth of the channels) and alexnet/N (an Nth).
     out
         The release folder to write: config.json, model.safetensors, README.md, run.json.
+    output
+        Which of several tensors that a network given by name returns are the logits: position or name, with / between
+        nested ones; by default the one named `logits`, or the only one of that shape.
     with_code
         Put the Python file that builds the network, and what it imports from its folder, into the release as text.
     """
     from ..distillation.schedule import Schedule
 
-    _train(model, out, data or Data(), input or Input(), Schedule(**values(schedule)), with_code, run or Run())
+    _train(model, out, data or Data(), input or Input(), Schedule(**values(schedule)), output, with_code, run or Run())
 
 
 @together()
-def _train(model: str, out: Path, data: Data, input: Input, schedule: "Schedule", with_code: bool, run: Run) -> None:
+def _train(
+    model: str,
+    out: Path,
+    data: Data,
+    input: Input,
+    schedule: "Schedule",
+    output: str | None,
+    with_code: bool,
+    run: Run,
+) -> None:
     from ..distillation.train import train as fit_network
     from ..evaluation.accuracy import evaluate, in_words
     from ..releases.load import new_model
@@ -83,7 +96,7 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: "Schedule"
     test = load_data(replace(data, limit=None), "test", beside=training)
     if data.limit is None:
         _check_classes(training, test)
-    network = on_device(new_model(model, spec_of(training, model, input), seed=run.seed), run)
+    network = on_device(new_model(model, spec_of(training, model, input), seed=run.seed, output=output), run)
     code = code_for_release(model, network, with_code)
     if main_process():
         say_size(network, training)
@@ -91,6 +104,7 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: "Schedule"
             say_size(network, test, "test images")
     settings = {"model": model, **asdict(data), **asdict(input), **schedule.model_dump(), **asdict(run)}
     settings |= {"with_code": True} if with_code else {}
+    settings |= {} if output is None else {"output": output}
     log = RunLog("train", settings, inputs_of(model, Model()), training, test)
     with output_folder(out, RELEASE_FOLDER, log) as folder, bar(f"train {model}", run.quiet) as progress:
         if folder is None:

@@ -10,7 +10,7 @@ from torch import nn
 from .._core.errors import UserError
 from ..models import zoo
 from ..models.network import Network, copied
-from ..releases.load import new_model
+from ..releases.load import new_student_model, with_own_output
 from .train_student import check_student
 
 __all__ = ["Provenance", "Start", "StudentLike", "new_student", "student_name"]
@@ -68,11 +68,11 @@ def new_student(student: StudentLike | None, teacher: Network, *, seed: int) -> 
     """
     if student is None or isinstance(student, str):
         name = student_name(teacher, student, f"{ADVICE}, or give a module")
-        network = new_model(name, teacher.spec, seed=seed, output=teacher.output)
+        network = new_student_model(name, teacher, seed=seed)
     elif isinstance(student, Network):
         network = student
     else:
-        network = Network(student, teacher.spec, output=teacher.output)
+        network = with_own_output(Network(student, teacher.spec, output=teacher.output))
     check_student(network, teacher, teacher.spec)
     if not isinstance(student, (Network, nn.Module)):
         network.module.to(teacher.device)

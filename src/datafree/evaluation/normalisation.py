@@ -25,6 +25,8 @@ __all__ = ["Normalisation", "input_warning", "normalisations"]
 
 PIXELS = 96 * 32 * 32
 """Number of pixels of the images of each kind, of at least 16 images: enough for the variance of edges."""
+LARGE = 512 * 512
+"""Pixels of an image above which fewer than 16 are enough; 16 of 2000 x 2000 took 42 s and some GB."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 COMMON: dict[str, tuple[float | tuple[float, ...], float | tuple[float, ...]]] = {
     "not normalised, from 0 to 1": (0.0, 1.0),
@@ -65,12 +67,15 @@ def normalisations(network: Network) -> tuple[Normalisation, ...]:
     """The network's normalisation first, then others with the smallest divergence first.
 
     Compares the first batch norm's statistics with those of photos and of handwritten digits. Empty for a network without
-    batch norm, and for images of other than 1 or 3 channels. Raises UserError for a network that does not take its images.
+    batch norm, for one that saw no images, and for images of other than 1 or 3 channels. Raises UserError for a network
+    that does not take its images.
     """
     channels = network.spec.shape[0]
     if channels not in (1, 3) or not hooks.batch_norm_calls(network):
         return ()
     first = stored_statistics(network)[0]
+    if not first.mean.any() and bool((first.variance == 1).all()):  # as it was made: it saw no images
+        return ()
     kinds = [network.spec.low + (network.spec.high - network.spec.low) * images for images in _images(network.spec)]
     results = []
     for name, spec, reverses in _candidates(network.spec):
@@ -145,18 +150,20 @@ def _divergence(network: Network, first: StoredStatistics, pixels: Tensor) -> fl
     """That of the first batch norm's inputs, mean over channels; infinite if they are not finite."""
     inputs: list[Tensor] = []
 
-    def see(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        inputs.append(arguments[0])
+    def see(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        inputs.append(hooks.first_argument(arguments, keywords))
         raise _SeenError
 
-    handle = network.module.get_submodule(first.tap).register_forward_pre_hook(see)
+    handle = network.module.get_submodule(first.tap).register_forward_pre_hook(see, with_kwargs=True)
     try:
         with frozen(network.module):
-            network.run(network.spec.normalize(pixels.to(network.device)))
+            network.logits(pixels.to(network.device))
     except _SeenError:
         pass
     finally:
         handle.remove()
+    if not inputs:  # the forward pass avoids it for these images
+        return float("inf")
     values = inputs[0].float().cpu().transpose(0, 1).flatten(1)
     variance, mean = torch.var_mean(values, dim=1, correction=0)
     measured, stored = variance + first.epsilon, first.variance + first.epsilon
@@ -166,7 +173,8 @@ def _divergence(network: Network, first: StoredStatistics, pixels: Tensor) -> fl
 
 def _images(spec: InputSpec) -> list[Tensor]:
     """Photos and handwritten digits in [0, 1], (N, C, H, W) each."""
-    count = max(16, PIXELS // (spec.shape[1] * spec.shape[2]))
+    area = spec.shape[1] * spec.shape[2]
+    count = max(16, PIXELS // area) if area <= LARGE else max(2, 16 * LARGE // area)
     return [_photos(spec.shape, min(count, 96)), _digits(spec.shape, min(count, 96))]
 
 

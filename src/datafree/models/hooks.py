@@ -21,6 +21,7 @@ __all__ = [
     "INPUT",
     "batch_norm_calls",
     "batch_norms",
+    "first_argument",
     "layers",
     "no_batch_norm",
     "no_layer",
@@ -80,11 +81,11 @@ def batch_norms(network: Network) -> tuple[str, ...]:
 
 
 def batch_norm_calls(network: Network) -> dict[str, int]:
-    """How often an image passes each of the `batch_norms`; one that sees several sizes is left out."""
-    sizes: dict[str, list[torch.Size]] = {}
+    """How often an image passes each of the `batch_norms`; one that sees several sizes, or no tensor, is left out."""
+    sizes: dict[str, list[torch.Size | None]] = {}
 
-    def note(name: str, batch: Tensor, _: Any) -> None:
-        sizes.setdefault(name, []).append(batch.shape)
+    def note(name: str, batch: Any, _: Any) -> None:
+        sizes.setdefault(name, []).append(batch.shape if isinstance(batch, Tensor) else None)
 
     with _hooks(network.module, (nn.modules.batchnorm._BatchNorm,), note):
         _probe(network)
@@ -92,7 +93,7 @@ def batch_norm_calls(network: Network) -> dict[str, int]:
     return {
         name: len(calls)
         for name, calls in sizes.items()
-        if len(set(calls)) == 1 and getattr(modules[name], "running_mean", None) is not None
+        if len(set(calls)) == 1 and calls[0] is not None and getattr(modules[name], "running_mean", None) is not None
     }
 
 
@@ -104,7 +105,7 @@ def check_batch(network: Network, images: int) -> None:
 
     def note(name: str, batch: Tensor, _: Any) -> None:
         per_image = isinstance(network.module.get_submodule(name), nn.modules.instancenorm._InstanceNorm)
-        if name in trained and batch[0, 0].numel() * (1 if per_image else images) == 1:
+        if name in trained and isinstance(batch, Tensor) and batch[0, 0].numel() * (1 if per_image else images) == 1:
             single.append(name)
 
     if not trained:
@@ -258,7 +259,7 @@ def _record_input(activations: _Activations, tap: str):
     """A hook that records a layer's input before the layer runs, since it may write into its input."""
 
     def hook(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        activations.note(tap, _first_argument(inputs, keywords), repeated=tap != FEATURES)
+        activations.note(tap, first_argument(inputs, keywords), repeated=tap != FEATURES)
 
     return hook
 
@@ -272,7 +273,7 @@ def _record_output(activations: _Activations, tap: str, edit: Edit | None):
     return hook
 
 
-def _first_argument(inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+def first_argument(inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """The first argument of a module's call, positional or by name."""
     return inputs[0] if inputs else next(iter(keywords.values()), None)
 
@@ -285,7 +286,7 @@ def _hooks(
     handles = []
 
     def hook(name: str):
-        return lambda _, inputs, keywords, output: note(name, _first_argument(inputs, keywords), output)
+        return lambda _, inputs, keywords, output: note(name, first_argument(inputs, keywords), output)
 
     try:
         for name, part in module.named_modules():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ from .behaviour import check_answers, check_finite, check_state, say_probabiliti
 from .class_names import MOST_CLASSES
 from .input_spec import InputSpec
 from .modes import modes_kept
-from .outputs import logits_of, output_name
+from .outputs import has_several, logits_of, output_name
 
 __all__ = ["Network", "OpaqueModule", "copied", "frozen", "unwrapped"]
 
@@ -133,6 +133,23 @@ class Network:
         logits = self.logits_in(self.run(inputs.clone() if inputs is pixels else inputs), len(inputs))
         self._check_shape(tuple(logits.shape), len(inputs))
         return logits.clone()  # it may be a buffer of the module, which the next call overwrites
+
+    @torch.no_grad()
+    def returned(self, *, training: bool = False) -> Any:
+        """What a copy of the module returns for the probe images, in training or eval mode; heads may be of one alone."""
+        with torch.random.fork_rng():
+            twin = self.with_module(copied(self.module).train(training))
+            return twin.run(self.spec.normalize(self.probes().to(self.device)))
+
+    def has_output(self) -> bool:
+        """Whether the module returns several tensors, in eval or in training mode, one of them of the name `output`."""
+        if self.output is None:
+            return False
+        for training in (False, True):
+            with suppress(Exception):  # `check` reports what fails
+                if has_several(self.returned(training=training), self.output):
+                    return True
+        return False
 
     def logits_in(self, returned: Any, images: int) -> Tensor:
         """The logits among what the module returned for that many images."""

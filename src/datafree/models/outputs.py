@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._core.errors import UserError, cut
 
-__all__ = ["logits_of", "output_name"]
+__all__ = ["has_several", "logits_of", "output_name"]
 
 MOST_LISTED = 6
 LONGEST = 80
@@ -26,7 +26,11 @@ def logits_of(returned: Any, images: int, classes: int, *, name: str, output: st
     """
     if isinstance(returned, Tensor):
         return _flat(returned, classes)
-    entries = dict(_entries(returned))
+    listed = list(_entries(returned))
+    entries = dict(listed)
+    if len(entries) < len(listed):
+        twice = next(key for key, _ in listed if [other for other, _ in listed].count(key) > 1)
+        raise UserError(f"{name} returns two outputs called {cut(twice)!r}, expected one; rename one of them")
     if not entries:
         raise UserError(
             f"{name} returns a {type(returned).__name__}, expected a tensor of logits, alone or in a tuple, a dict or a "
@@ -45,11 +49,16 @@ def logits_of(returned: Any, images: int, classes: int, *, name: str, output: st
     if fitting:
         raise UserError(
             f"{name} returns {kind}, expected one output of shape (images, {classes} classes), which {len(fitting)} have; "
-            f"choose it, such as `output={fitting[0]!r}`"
+            f"choose it, such as `output={fitting[0]!r}`, or call one `logits`"
         )
     raise UserError(
         f"{name} returns {kind}, expected one of shape (images, {classes} classes); give the number of its classes"
     )
+
+
+def has_several(returned: Any, output: str) -> bool:
+    """Whether `returned` is no tensor alone and has an entry of the name `output`."""
+    return not isinstance(returned, Tensor) and output in dict(_entries(returned))
 
 
 def output_name(output: str | int | None) -> str | None:

@@ -25,7 +25,7 @@ from .._core.user_code import all_files, code_files, guarded, import_code, runni
 from ..models import zoo
 from ..models.behaviour import check_state
 from ..models.input_spec import InputSpec
-from ..models.network import PROBES, Network, copied, frozen, unwrapped
+from ..models.network import PROBES, Network, copied, unwrapped
 from ..models.outputs import output_name
 from .builder_names import check_name, pack_command
 from .onnx_import import is_onnx, onnx_files, onnx_network
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from .shipped_code import ShippedCode
 
 __all__ = [
-    "all_files", "built_by", "classes_in", "code_files", "load_model", "load_weights", "new_model", "published_input",
-    "published_spec", "published_weights", "read_code",
+    "all_files", "built_by", "classes_in", "code_files", "load_model", "load_weights", "new_model", "new_student_model",
+    "published_input", "published_spec", "published_weights", "read_code", "with_own_output",
 ]  # fmt: skip
 
 COUNTERS = ("total_ops", "total_params")
@@ -214,9 +214,7 @@ def _check_output(argument: str | int | None, output: str | None, name: str) -> 
 
 def _check_several(network: Network) -> None:
     """Raises UserError for an output that was chosen without need."""
-    with torch.no_grad(), frozen(network.module):
-        returned = network.run(network.spec.normalize(network.probes().to(network.device)))
-    if isinstance(returned, Tensor):
+    if isinstance(network.returned(), Tensor) and not network.has_output():
         raise UserError(
             f"output: got {network.output!r}, expected none, since {network.name} returns a tensor alone; leave it out"
         )
@@ -250,6 +248,21 @@ def new_model(name: str, spec: InputSpec, *, seed: int, output: str | int | None
     with _guarded(name, code_name(name)):
         network.check()
     return network
+
+
+def new_student_model(name: str, teacher: Network, *, seed: int) -> Network:
+    """`new_model` for the teacher's spec; with the teacher's output where the new network has one of that name."""
+    network = with_own_output(_built(name, teacher.spec, seed=seed, output=teacher.output))
+    with _guarded(name, code_name(name)):
+        network.check()
+    return network
+
+
+def with_own_output(network: Network) -> Network:
+    """The network, without its output if it returns none of that name in eval or training mode."""
+    if network.output is None or network.has_output():
+        return network
+    return Network(network.module, network.spec, network.name)
 
 
 def built_by(sources: ShippedCode, user_network: Network, weights: dict[str, Tensor]) -> Network:

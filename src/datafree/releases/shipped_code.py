@@ -23,7 +23,7 @@ from .._core.errors import Notice, UserError, cut, unknown
 from .._core.files import safe_name, sweep, write_bytes
 from .._core.files.atomic import make_folder
 from .._core.files.open_file import open_regular
-from .._core.folder_kinds import is_zoo
+from .._core.folder_kinds import is_onnx, is_zoo
 from .._core.imported_files import imported_files
 from .._core.source_files import SourceFiles
 from .._core.user_code import all_files, in_one_line
@@ -292,7 +292,9 @@ def check_shippable(name: str, parameter: str = "code") -> CodeName:
     code = code_name(name)
     if code is None or code.is_library or not code.is_file:
         reason = (
-            f"which the package {code.place} builds, so that its name is enough"
+            "which is data and holds no code"
+            if is_onnx(name)
+            else f"which the package {code.place} builds, so that its name is enough"
             if code is not None and code.is_library
             else "which names a module"
             if code is not None
