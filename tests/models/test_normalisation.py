@@ -162,3 +162,16 @@ def test_a_batch_norm_that_saw_no_images_is_not_compared():
 def test_few_images_are_compared_where_they_are_huge():
     spec = InputSpec(shape=(1, 2000, 2000), classes=CLASSES)
     assert all(len(images) == 2 for images in normalisation._images(spec))
+
+
+@pytest.mark.parametrize(
+    ("shape", "module"),
+    [
+        ((3, 24, 24), nn.Sequential(nn.Flatten(), nn.Linear(1728, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))),
+        ((3, 1, 300), nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(1200, 2))),
+        ((3, 2, 2), nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))),
+    ],
+)
+def test_batch_norms_of_anything_but_images_with_edges_are_not_judged(shape, module):
+    next(part for part in module if isinstance(part, nn.modules.batchnorm._BatchNorm)).running_mean.fill_(0.2)
+    assert normalisations(Network(module.eval(), input_shape=shape, classes=2)) == ()

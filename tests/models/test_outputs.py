@@ -167,3 +167,10 @@ def test_a_record_is_of_one_output():
 def test_two_outputs_of_one_name_are_refused(pack):
     with pytest.raises(UserError, match="returns two outputs called"):
         Network(Net(pack).eval(), input_shape=(1, 8, 8), classes=CLASSES).check()
+
+
+def test_code_beside_a_network_by_name_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"code: got net.py:build with 'resnet20', expected a release folder"):
+        load_model("resnet20", code="net.py:build", weights=tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"datafree pack net.py:build --weights w.pth --output 1 --shape CHANNELS"):
+        load_model("net.py:build", weights="w.pth", output=1)

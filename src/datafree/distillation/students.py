@@ -10,7 +10,7 @@ from torch import nn
 from .._core.errors import UserError
 from ..models import zoo
 from ..models.network import Network, copied
-from ..releases.load import new_student_model, with_own_output
+from ..releases.load import new_student_model, without_unused_output
 from .train_student import check_student
 
 __all__ = ["Provenance", "Start", "StudentLike", "new_student", "student_name"]
@@ -72,7 +72,7 @@ def new_student(student: StudentLike | None, teacher: Network, *, seed: int) -> 
     elif isinstance(student, Network):
         network = student
     else:
-        network = with_own_output(Network(student, teacher.spec, output=teacher.output))
+        network = without_unused_output(Network(student, teacher.spec, output=teacher.output))
     check_student(network, teacher, teacher.spec)
     if not isinstance(student, (Network, nn.Module)):
         network.module.to(teacher.device)

@@ -7,6 +7,7 @@ normalised in another way. Networks of drawings on black, such as digits, are co
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +38,8 @@ COMMON: dict[str, tuple[float | tuple[float, ...], float | tuple[float, ...]]] =
     "with MNIST's mean and deviation": (0.1307, 0.3081),
 }
 """Ways in which training scripts normalise pixels in [0, 1]: mean, and what they are divided by."""
+SMALLEST = 8
+"""Minimum height and width of images, in pixels: smaller ones have no edges."""
 GIVEN = "normalised as given"
 CLEAR = 5.0
 """Factor by which the divergence of another normalisation must be smaller for a warning.
@@ -67,14 +70,16 @@ def normalisations(network: Network) -> tuple[Normalisation, ...]:
     """The network's normalisation first, then others with the smallest divergence first.
 
     Compares the first batch norm's statistics with those of photos and of handwritten digits. Empty for a network without
-    batch norm, for one that saw no images, and for images of other than 1 or 3 channels. Raises UserError for a network
-    that does not take its images.
+    batch norm of images, for one that saw no images or is not reached, and for images of other than 1 or 3 channels or of
+    under 8 pixels a side. Raises UserError for a network that does not take its images.
     """
-    channels = network.spec.shape[0]
-    if channels not in (1, 3) or not hooks.batch_norm_calls(network):
+    channels, *sides = network.spec.shape
+    if channels not in (1, 3) or min(sides) < SMALLEST or not hooks.batch_norm_calls(network):
         return ()
     first = stored_statistics(network)[0]
     if not first.mean.any() and bool((first.variance == 1).all()):  # as it was made: it saw no images
+        return ()
+    if not isinstance(network.module.get_submodule(first.tap), nn.BatchNorm2d):  # of features, not of edges and colours
         return ()
     kinds = [network.spec.low + (network.spec.high - network.spec.low) * images for images in _images(network.spec)]
     results = []
@@ -82,6 +87,8 @@ def normalisations(network: Network) -> tuple[Normalisation, ...]:
         candidate = replace(network, spec=spec)
         divergence = min(_divergence(candidate, first, pixels.flip(1) if reverses else pixels) for pixels in kinds)
         results.append(Normalisation(name, spec.mean, spec.std, reverses, divergence))
+    if not any(math.isfinite(result.divergence) for result in results):  # these images do not reach it
+        return ()
     return (results[0], *sorted(results[1:], key=lambda result: result.divergence))
 
 

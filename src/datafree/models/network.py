@@ -135,7 +135,7 @@ class Network:
         return logits.clone()  # it may be a buffer of the module, which the next call overwrites
 
     @torch.no_grad()
-    def returned(self, *, training: bool = False) -> Any:
+    def outputs_on_probes(self, *, training: bool = False) -> Any:
         """What a copy of the module returns for the probe images, in training or eval mode; heads may be of one alone."""
         with torch.random.fork_rng():
             twin = self.with_module(copied(self.module).train(training))
@@ -147,7 +147,7 @@ class Network:
             return False
         for training in (False, True):
             with suppress(Exception):  # `check` reports what fails
-                if has_several(self.returned(training=training), self.output):
+                if has_several(self.outputs_on_probes(training=training), self.output):
                     return True
         return False
 

@@ -52,9 +52,12 @@ def check_name(name: str) -> None:
     raise UserError(f"{name} names no function or class that builds the model; give {choices}")
 
 
-def pack_command(model: str, weights: str | Path) -> str:
+def pack_command(model: str, weights: str | Path, output: str | int | None = None) -> str:
     """The command that makes a release of a custom network."""
-    return f"datafree pack {model} --weights {weights} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out release"
+    chosen = "" if output is None else f" --output {output}"
+    return (
+        f"datafree pack {model} --weights {weights}{chosen} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out release"
+    )
 
 
 def _broken(source: Path) -> str | None:

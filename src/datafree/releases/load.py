@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "all_files", "built_by", "classes_in", "code_files", "load_model", "load_weights", "new_model", "new_student_model",
-    "published_input", "published_spec", "published_weights", "read_code", "with_own_output",
+    "published_input", "published_spec", "published_weights", "read_code", "without_unused_output",
 ]  # fmt: skip
 
 COUNTERS = ("total_ops", "total_params")
@@ -119,6 +120,10 @@ def load_model(
                 f"module: got it with {cut(name)!r}, expected a release folder, which holds weights and spec; give its "
                 "path, or use Network(module, ...)"
             )
+        if code is not None:
+            raise UserError(
+                f"code: got {cut(code)} with {cut(name)!r}, expected a release folder, whose network it builds; leave it out"
+            )
         if is_onnx(name):
             return _from_onnx(name, weights, spec, output)
         if Path(name).suffix in EXPORTED and Path(name).is_file():
@@ -133,12 +138,14 @@ def load_model(
             )
         spec = spec or published_spec(name, weights, key)
         if spec is None:
-            raise UserError(f"model {name!r} comes without a spec; make a release of it: {pack_command(name, weights)}")
+            raise UserError(
+                f"model {name!r} comes without a spec; make a release of it: {pack_command(name, weights, output)}"
+            )
         architecture, path = name, weights
     assert spec is not None
     tensors = _read(path, key)
     if is_onnx(architecture):
-        network = onnx_network(architecture, spec)
+        network = replace(onnx_network(architecture, spec), output=output)
         builder = None
     else:
         builder = code_name(architecture)
@@ -214,7 +221,7 @@ def _check_output(argument: str | int | None, output: str | None, name: str) -> 
 
 def _check_several(network: Network) -> None:
     """Raises UserError for an output that was chosen without need."""
-    if isinstance(network.returned(), Tensor) and not network.has_output():
+    if isinstance(network.outputs_on_probes(), Tensor) and not network.has_output():
         raise UserError(
             f"output: got {network.output!r}, expected none, since {network.name} returns a tensor alone; leave it out"
         )
@@ -252,13 +259,13 @@ def new_model(name: str, spec: InputSpec, *, seed: int, output: str | int | None
 
 def new_student_model(name: str, teacher: Network, *, seed: int) -> Network:
     """`new_model` for the teacher's spec; with the teacher's output where the new network has one of that name."""
-    network = with_own_output(_built(name, teacher.spec, seed=seed, output=teacher.output))
+    network = without_unused_output(_built(name, teacher.spec, seed=seed, output=teacher.output))
     with _guarded(name, code_name(name)):
         network.check()
     return network
 
 
-def with_own_output(network: Network) -> Network:
+def without_unused_output(network: Network) -> Network:
     """The network, without its output if it returns none of that name in eval or training mode."""
     if network.output is None or network.has_output():
         return network
