@@ -96,7 +96,7 @@ def test_input_and_classes_are_those_of_the_folder(folders):
     )
     spec = load_model(f"transformers:{folders / 'vit'}").spec
     assert spec == InputSpec(shape=(3, 16, 16), classes=tuple(f"LABEL_{index}" for index in range(4)))
-    assert normalisations(load_model(f"transformers:{folders / 'resnet'}"))
+    assert normalisations(load_model(f"transformers:{folders / 'resnet'}")) == ()  # its batch norms saw no images
 
 
 @needs_it

@@ -45,7 +45,18 @@ MODULES = {
     "record": "record_command",
 }
 """Where a verb's options are, if not in the file of its name."""
-WITH_DATA = ("train", "record", "condense", "distill", "quantize", "evaluate", "similarity", "compare", "report")
+WITH_DATA = (
+    "train",
+    "record",
+    "pack",
+    "condense",
+    "distill",
+    "quantize",
+    "evaluate",
+    "similarity",
+    "compare",
+    "report",
+)
 """Verbs with --data-dir."""
 DATA = "Data sets are looked for under --data-dir, or the folder that DATAFREE_DATA names."
 GLOBAL = Group("Output", sort_key=99)
