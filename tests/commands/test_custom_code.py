@@ -312,8 +312,8 @@ def test_pack_warns_of_a_normalisation_that_the_batch_norm_does_not_match_and_me
     torch.save(module.state_dict(), "normed.pth")
     pack = "pack normed.py:FirstNormed --weights normed.pth --shape 1 8 8 --classes 10"
     done = command(f"{pack} --out plain")
-    assert done.code == 0 and "warning: the statistics of the first batch norm are " in done.out
-    assert "from 0 to 255: if the network was trained on photos, its mean is " in done.out
+    assert done.code == 0 and "warning: the mean and std look wrong: photos " in done.out
+    assert "from 0 to 255 fit the first batch norm " in done.out
     module[1].running_var.fill_(0.05)
     torch.save(module.state_dict(), "normed.pth")
     done = command(f"{pack} --data digits --limit 100 --out measured")

@@ -174,3 +174,9 @@ def test_code_beside_a_network_by_name_is_refused(tmp_path):
         load_model("resnet20", code="net.py:build", weights=tmp_path / "w.safetensors")
     with pytest.raises(UserError, match=r"datafree pack net.py:build --weights w.pth --output 1 --shape CHANNELS"):
         load_model("net.py:build", weights="w.pth", output=1)
+
+
+def test_a_network_called_as_a_device_of_windows_can_be_released(tmp_path):
+    module = net(PLAIN["tuple"]).module
+    network = Network(module, input_shape=(1, 8, 8), classes=CLASSES, name="net.py:Aux")
+    assert Release.open(write_release(tmp_path / "aux", network)).config["architecture"] == "custom:Aux-network"

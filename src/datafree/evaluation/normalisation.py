@@ -102,16 +102,16 @@ def input_warning(network: Network) -> str | None:
     reversed_given = next((result for result in results[1:] if result.reverses and result.name == GIVEN), None)
     if factor > CLEAR and best is not reversed_given:
         mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (best.mean, best.std))
-        order = " and with blue first" if best.reverses else ""
+        order = ", blue first," if best.reverses else ""
         return (
-            f"the statistics of the first batch norm are {factor:.0f} times as far from photos normalised as given as from "
-            f"photos {best.name}{order}: if the network was trained on photos, its mean is {mean} and its std {std}"
+            f"the mean and std look wrong: photos {best.name}{order} fit the first batch norm {factor:.0f} times better. "
+            f"If the network was trained on photos, give mean {mean} and std {std}"
         )
     if reversed_given is not None and given.divergence > REVERSED * reversed_given.divergence:
         return (
-            "the statistics of the first batch norm match photos better whose channels are in reverse order, blue first "
-            f"({reversed_given.divergence:.2g} instead of {given.divergence:.2g} nats per channel): if the network was "
-            "trained on such photos, reverse them in its forward pass"
+            f"the order of the channels looks wrong: photos with blue first fit the first batch norm "
+            f"{given.divergence / reversed_given.divergence:.1f} times better. If the network was trained on such photos, "
+            "reverse them in its forward pass; if mean and std are in the wrong order, reverse these"
         )
     return None
 

@@ -54,9 +54,11 @@ def check_name(name: str) -> None:
 
 def pack_command(model: str, weights: str | Path, output: str | int | None = None) -> str:
     """The command that makes a release of a custom network."""
-    chosen = "" if output is None else f" --output {output}"
+    if output is None:
+        return f"datafree pack {model} --weights {weights} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out release"
     return (
-        f"datafree pack {model} --weights {weights}{chosen} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out release"
+        f"datafree pack {model} --weights {weights} --output {output} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out "
+        "release"
     )
 
 

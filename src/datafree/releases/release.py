@@ -43,6 +43,7 @@ from .._core.files import (
     write_text,
 )
 from .._core.files.atomic import sync_folder
+from .._core.files.paths import is_device
 from .._core.files.unfinished import check_finished
 from .._core.folder_kinds import is_onnx, is_release, is_zoo, no_release
 from .._core.optional_packages import installed_version
@@ -246,7 +247,8 @@ def architecture_of(network: Network) -> str:
     if is_zoo(network.name) and _is_of_zoo(network):
         return network.name
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _short_name(network)).strip(".-")
-    return CUSTOM + safe_name(name[:LONGEST_OWN] or "network")
+    name = name[:LONGEST_OWN] or "network"
+    return CUSTOM + safe_name(f"{name}-network" if is_device(name) else name)
 
 
 def _is_of_zoo(network: Network) -> bool:

@@ -31,6 +31,11 @@ def safe_name(name: str) -> str:
     return name
 
 
+def is_device(name: str) -> bool:
+    """Whether Windows takes the name for a device, such as `aux`."""
+    return _DEVICE.fullmatch(name) is not None
+
+
 def why_not_component(name: object) -> str | None:
     """Why `name` is not a single plain path component; None if it is. Windows devices are not checked."""
     if not isinstance(name, str):
