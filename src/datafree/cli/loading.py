@@ -197,9 +197,10 @@ def in_words(name: str, published: LibraryInput) -> str:
     """What a library says of the input of a network that it names."""
     size = " x ".join(map(str, published.shape))
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (published.mean, published.std))
+    takes = "its folder states" if name.startswith("transformers:") else "its published weights take"
     return (
-        f"{name.partition('(')[0]}: its published weights take {size} pixels, resized by {published.interpolation} "
-        f"interpolation, mean {mean}, std {std}; the --shape, --mean and --std of datafree pack state others"
+        f"{name.partition('(')[0]}: {takes} {size} pixels, resized by {published.interpolation} interpolation, "
+        f"mean {mean}, std {std}; the --shape, --mean and --std of datafree pack state others"
     )
 
 
