@@ -88,6 +88,20 @@ def command(capsys):
     return one
 
 
+@pytest.fixture
+def run_card(command):
+    """Runs the commands of a model card one after another, briefly, with `words` replaced; each must succeed."""
+
+    def run_all(lines: list[str], words: dict[str, str], student: str) -> None:
+        for place, line in enumerate(lines):
+            for word, replacement in {**words, "--out student": f"--out {student}-{place}"}.items():
+                line = line.replace(word, replacement)
+            done = command(f"{line}{' --quiet' * ('inspect' not in line)}{' --epochs 1' * ('distill' in line)}")
+            assert done.code == 0, (line, done)
+
+    return run_all
+
+
 @pytest.fixture(scope="session")
 def made_plain(tmp_path_factory) -> Path:
     """teacher (with every record), another teacher, a set, a student, own.py: never written to."""

@@ -239,7 +239,7 @@ class Normed(nn.Module):
 
 
 @pytest.mark.parametrize("name", [None, "mine", "normed.py:Normed"])
-def test_the_commands_on_the_card_of_a_network_from_python_work(name, here, digits, command):
+def test_the_commands_on_the_card_of_a_network_from_python_work(name, here, digits, run_card):
     (here / "normed.py").write_text(NORMED)
     scope: dict = {}
     exec(NORMED, scope)
@@ -257,11 +257,7 @@ def test_the_commands_on_the_card_of_a_network_from_python_work(name, here, digi
             "THIS_FOLDER": folder, "STUDENT": "hinton8", "DATA": "digits", f"FILE.py:{function}": "normed.py:Normed",
             "--images 20000": "--images 20", "--out set": f"--out set-{folder}", "--set set": f"--set set-{folder}",
         }  # fmt: skip
-        for place, line in enumerate(commands):
-            for word, given in {**words, "--out student": f"--out student-{folder}-{place}"}.items():
-                line = line.replace(word, given)
-            done = command(f"{line}{' --quiet' * ('inspect' not in line)}{' --epochs 1' * ('distill' in line)}")
-            assert done.code == 0, (line, done)
+        run_card(commands, words, f"student-{folder}")
 
 
 def test_a_card_of_the_zoo_names_no_code(here, digits):

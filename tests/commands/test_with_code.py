@@ -102,7 +102,7 @@ def test_a_release_holds_the_files_that_the_network_is_built_from(here):
     }  # fmt: skip
 
 
-def test_the_card_states_call_hashes_accuracy_input_record_and_leak_and_its_commands_run(here, command):
+def test_the_card_states_call_hashes_accuracy_input_record_and_leak_and_its_commands_run(here, run_card):
     card = Path("net/README.md").read_text()
     for text in (
         "`net.py:build` builds the network.", "it runs only with `--trust`", "accuracy ", "- input: 1 x 8 x 8 pixels",
@@ -117,11 +117,7 @@ def test_the_card_states_call_hashes_accuracy_input_record_and_leak_and_its_comm
         "THIS_FOLDER": "net", "STUDENT": "hinton8", "DATA": "digits", "FILE.py": "own/net.py",
         "--images 20000": "--images 20",
     }  # fmt: skip
-    for place, line in enumerate(commands):
-        for word, given in {**words, "--out student": f"--out student-{place}"}.items():
-            line = line.replace(word, given)
-        done = command(f"{line}{' --quiet' * ('inspect' not in line)}{' --epochs 1' * ('distill' in line)}")
-        assert done.code == 0, (line, done)
+    run_card(commands, words, "student")
 
 
 @pytest.mark.usefixtures("here")

@@ -163,6 +163,17 @@ def test_weights_may_be_a_torch_file_or_given(folders, tmp_path):
         load_model(name)
 
 
+def test_the_files_of_a_folder_are_inputs_of_a_run(tmp_path):
+    from datafree.cli.loading import code_of
+
+    for name in ("config.json", "preprocessor_config.json", "model.safetensors", "README.md"):
+        (tmp_path / name).write_text("{}")
+    assert code_of("model", f"transformers:{tmp_path}") == {
+        "code of model": tmp_path / "config.json",
+        "modules of model": [tmp_path / "preprocessor_config.json", tmp_path / "model.safetensors"],
+    }
+
+
 @needs_it
 def test_a_student_may_be_one(folders):
     spec = InputSpec(shape=(3, 32, 32), classes=("a", "b"))

@@ -90,7 +90,7 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences torchao's and the exporter's warnings about kernels that this machine does not use."""
+    """Silences what packages log and warn of while they are imported and used, such as kernels that this machine lacks."""
     disabled_before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -9,21 +9,21 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from .code_names import CodeName, check_allowed, code_name
-from .errors import UserError
+from .errors import UserError, unknown
 from .files.open_file import sha256_file
 from .imported_files import imported_files, is_installed
 from .version import FOLDER
 
 __all__ = [
-    "all_files", "class_file", "code_entry", "code_files", "failed_place", "file_imports", "guarded", "import_code",
-    "in_one_line", "is_user_code", "note_user_code", "running",
+    "all_files", "class_file", "code_entry", "code_files", "failed_place", "file_imports", "function_of", "guarded",
+    "import_code", "in_one_line", "is_user_code", "note_user_code", "running",
 ]  # fmt: skip
 
 _FILES: dict[str, set[Path]] = {}
@@ -56,6 +56,15 @@ def import_code(code: CodeName, kind: str = "model") -> ModuleType:
     with guarded(place, code, kind=kind), _siblings_forgotten(path.parent), _noted(place):
         spec.loader.exec_module(module)
     return module
+
+
+def function_of(module: ModuleType, code: CodeName) -> Callable[..., Any]:
+    """The function or class of a module that the name `code` names. Raises UserError if there is none."""
+    function = getattr(module, code.attribute, None)
+    if not callable(function):
+        names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        raise unknown("function", code.attribute, names, code.place)
+    return function
 
 
 @contextmanager

@@ -55,9 +55,9 @@ def evaluate(
     if teacher_code is not None:
         check_used({"teacher_code": teacher_code}, [Use("teacher_code", "teacher")], {"teacher": teacher})
     data, source, run = data or Data(), source or Model(), run or Run()
-    own = replace(source, trust=False) if teacher is not None and source.code is not None else source
-    network = load_network(model, own, run)
-    check_code(model, own, network)
+    model_source = replace(source, trust=False) if teacher is not None and source.code is not None else source
+    network = load_network(model, model_source, run)
+    check_code(model, model_source, network)
     other = None
     if teacher is not None:
         coded = _coded(teacher, teacher_code, source.trust)
@@ -75,7 +75,7 @@ def evaluate(
     }
     trusted = code_in("teacher", teacher) if source.trust and teacher_code is None else {}
     others = {"teacher": teacher, **code_of("teacher", teacher_code), **trusted}
-    log = RunLog("evaluate", options, {**inputs_of(model, own), **others}, measured)
+    log = RunLog("evaluate", options, {**inputs_of(model, model_source), **others}, measured)
     with nullcontext(None) if out is None else output_folder(out, EVALUATION_FOLDER, log) as folder:
         if out is not None and folder is None:
             return

@@ -312,7 +312,7 @@ def code_in(role: str, release: str | None) -> Inputs:
 
 
 def code_of(role: str, name: str | None) -> Inputs:
-    """The Python files of a network that `file.py:function` or `package.module:function` names, once it is loaded."""
+    """The files that build a network of this name, once it is loaded: Python, ONNX, or the folder of transformers."""
     if name is not None and is_onnx(name):
         from ..releases.onnx_import import onnx_files
 
@@ -320,6 +320,11 @@ def code_of(role: str, name: str | None) -> Inputs:
     code = None if name is None else code_name(name)
     if code is None:
         return {}
+    if code.is_folder:
+        from ..releases.transformers_folder import files_of
+
+        main, *others = files_of(code.attribute)
+        return {f"code of {role}": main, f"modules of {role}": others or None}
     return {f"code of {role}": code.place if code.is_file else None, f"modules of {role}": code_files(code) or None}
 
 

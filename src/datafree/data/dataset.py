@@ -95,7 +95,7 @@ class Dataset:
             for offset in range(0, len(images), batch):
                 part = images[offset : offset + batch]
                 if not as_stored:
-                    part = self._in_range(_resized(self._unit(part), (height, width)))
+                    part = self._in_range(resized(self._unit(part), (height, width)))
                 pixels[start + offset : start + offset + len(part)] = part
         return pixels
 
@@ -228,7 +228,8 @@ def _positions(indices: Indices, total: int) -> np.ndarray:
     return positions.astype(np.int64)
 
 
-def _resized(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def resized(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Pixels (n, C, H, W) in [0, 1], resized to `size` (H, W) by antialiased bilinear interpolation."""
     if tuple(pixels.shape[2:]) == size:
         return pixels
     # clamp, because the weights sum to 1 only up to rounding

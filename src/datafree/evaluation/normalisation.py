@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from .._core.arguments import checked
 from .._core.seeds import stream
+from ..data.dataset import resized
 from ..models import hooks
 from ..models.input_spec import InputSpec
 from ..models.network import Network, frozen
-from ..records.divergence import StoredStatistics, stored_statistics
+from ..records.divergence import StoredStatistics, by_channel, divergence, has_statistics, stored_statistics
 
 __all__ = ["Normalisation", "input_warning", "normalisations"]
 
@@ -74,7 +74,7 @@ def normalisations(network: Network) -> tuple[Normalisation, ...]:
     under 8 pixels a side. Raises UserError for a network that does not take its images.
     """
     channels, *sides = network.spec.shape
-    if channels not in (1, 3) or min(sides) < SMALLEST or not hooks.batch_norm_calls(network):
+    if channels not in (1, 3) or min(sides) < SMALLEST or not has_statistics(network):
         return ()
     first = stored_statistics(network)[0]
     if not first.mean.any() and bool((first.variance == 1).all()):  # as it was made: it saw no images
@@ -85,8 +85,8 @@ def normalisations(network: Network) -> tuple[Normalisation, ...]:
     results = []
     for name, spec, reverses in _candidates(network.spec):
         candidate = replace(network, spec=spec)
-        divergence = min(_divergence(candidate, first, pixels.flip(1) if reverses else pixels) for pixels in kinds)
-        results.append(Normalisation(name, spec.mean, spec.std, reverses, divergence))
+        smallest = min(_divergence(candidate, first, pixels.flip(1) if reverses else pixels) for pixels in kinds)
+        results.append(Normalisation(name, spec.mean, spec.std, reverses, smallest))
     if not any(math.isfinite(result.divergence) for result in results):  # these images do not reach it
         return ()
     return (results[0], *sorted(results[1:], key=lambda result: result.divergence))
@@ -97,20 +97,20 @@ def input_warning(network: Network) -> str | None:
     results = normalisations(network)
     if len(results) < 2:
         return None
-    given, best = results[0], results[1]
-    factor = given.divergence / max(best.divergence, 1e-6)
-    reversed_given = next((result for result in results[1:] if result.reverses and result.name == GIVEN), None)
-    if factor > CLEAR and best is not reversed_given:
+    declared, best = results[0], results[1]
+    factor = declared.divergence / max(best.divergence, 1e-6)
+    in_reverse = next((result for result in results[1:] if result.reverses and result.name == GIVEN), None)
+    if factor > CLEAR and best is not in_reverse:
         mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (best.mean, best.std))
         order = ", blue first," if best.reverses else ""
         return (
             f"the mean and std look wrong: photos {best.name}{order} fit the first batch norm {factor:.0f} times better. "
             f"If the network was trained on photos, give mean {mean} and std {std}"
         )
-    if reversed_given is not None and given.divergence > REVERSED * reversed_given.divergence:
+    if in_reverse is not None and declared.divergence > REVERSED * in_reverse.divergence:
         return (
             f"the order of the channels looks wrong: photos with blue first fit the first batch norm "
-            f"{given.divergence / reversed_given.divergence:.1f} times better. If the network was trained on such photos, "
+            f"{declared.divergence / in_reverse.divergence:.1f} times better. If the network was trained on such photos, "
             "reverse them in its forward pass; if mean and std are in the wrong order, reverse these"
         )
     return None
@@ -118,7 +118,7 @@ def input_warning(network: Network) -> str | None:
 
 def _candidates(spec: InputSpec) -> list[tuple[str, InputSpec, bool]]:
     """The network's own normalisation, and others: name, spec, and whether the channels are reversed."""
-    given = [(GIVEN, spec)]
+    candidates = [(GIVEN, spec)]
     scale = spec.high - spec.low
     for name, (mean, std) in COMMON.items():
         means, stds = (_by_channel(value, spec.shape[0]) for value in (mean, std))
@@ -127,9 +127,9 @@ def _candidates(spec: InputSpec) -> list[tuple[str, InputSpec, bool]]:
             "std": tuple(scale * value for value in stds),
         }
         if not _same(update, spec):
-            given.append((name, spec.model_copy(update=update)))
+            candidates.append((name, spec.model_copy(update=update)))
     orders = (False, True) if spec.shape[0] == 3 else (False,)
-    return [(name, candidate, reverses) for reverses in orders for name, candidate in given]
+    return [(name, candidate, reverses) for reverses in orders for name, candidate in candidates]
 
 
 def _same(update: dict[str, tuple[float, ...]], spec: InputSpec) -> bool:
@@ -171,11 +171,8 @@ def _divergence(network: Network, first: StoredStatistics, pixels: Tensor) -> fl
         handle.remove()
     if not inputs:  # the forward pass avoids it for these images
         return float("inf")
-    values = inputs[0].float().cpu().transpose(0, 1).flatten(1)
-    variance, mean = torch.var_mean(values, dim=1, correction=0)
-    measured, stored = variance + first.epsilon, first.variance + first.epsilon
-    divergence = 0.5 * (torch.log(measured / stored) + (stored + (first.mean - mean).square()) / measured - 1)
-    return float(divergence.mean().nan_to_num(float("inf")))
+    shift, variance = by_channel(inputs[0].cpu(), first.mean)
+    return float(divergence(shift, variance, first).mean().nan_to_num(float("inf")))
 
 
 def _images(spec: InputSpec) -> list[Tensor]:
@@ -211,8 +208,7 @@ def _digits(shape: tuple[int, int, int], count: int) -> Tensor:
 
 def _resized(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """Images (N, C, H, W) of that shape, with as many channels."""
-    images = interpolate(images, size=shape[1:], mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
-    channels = shape[0]
+    images, channels = resized(images, shape[1:]), shape[0]
     if images.shape[1] == channels:
         return images
     return images.mean(1, keepdim=True).expand(-1, channels, -1, -1).contiguous()

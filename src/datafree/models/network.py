@@ -130,7 +130,8 @@ class Network:
             inputs = (
                 inputs.contiguous()
             )  # a module that calls `view` on a convolution's output fails in any other order
-        logits = self.logits_in(self.run(inputs.clone() if inputs is pixels else inputs), len(inputs))
+        returned = self.run(inputs.clone() if inputs is pixels else inputs)
+        logits = logits_of(returned, len(inputs), len(self.spec.classes), name=self.name, output=self.output)
         self._check_shape(tuple(logits.shape), len(inputs))
         return logits.clone()  # it may be a buffer of the module, which the next call overwrites
 
@@ -150,10 +151,6 @@ class Network:
                 if has_several(self.outputs_on_probes(training=training), self.output):
                     return True
         return False
-
-    def logits_in(self, returned: Any, images: int) -> Tensor:
-        """The logits among what the module returned for that many images."""
-        return logits_of(returned, images, len(self.spec.classes), name=self.name, output=self.output)
 
     def _check_shape(self, shape: tuple[int, ...], images: int) -> None:
         classes = len(self.spec.classes)

@@ -51,7 +51,7 @@ def build(code: CodeName, spec: InputSpec) -> nn.Module:
     load weights.
     """
     keywords = code.keywords()
-    if code.place == "transformers":
+    if code.is_folder:
         from .transformers_folder import build as build_classifier
 
         if keywords:
@@ -75,7 +75,7 @@ def build(code: CodeName, spec: InputSpec) -> nn.Module:
 
 def input_of(code: CodeName) -> LibraryInput | None:
     """The input of the published weights; None if the library has none for this network. No file is opened."""
-    if code.place == "transformers":
+    if code.is_folder:
         from .transformers_folder import input_of as input_of_classifier
 
         return input_of_classifier(code.attribute)

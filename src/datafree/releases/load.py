@@ -22,7 +22,7 @@ from .._core.files import is_torch, read_torch_weights, read_weights
 from .._core.files.state_dicts import behind
 from .._core.folder_kinds import EXPORTED, is_quantized
 from .._core.seeds import seed_of
-from .._core.user_code import all_files, code_files, guarded, import_code, running
+from .._core.user_code import all_files, code_files, function_of, guarded, import_code, running
 from ..models import zoo
 from ..models.behaviour import check_state
 from ..models.input_spec import InputSpec
@@ -63,8 +63,8 @@ def load_model(
     - `name`: a release folder, which brings spec and weights; a quantized folder, which is opened through onnxruntime; or a
       name of the zoo, `file.py:function` or `package.module:function` with `weights` and `spec`; for `timm:NAME` and
       `torchvision:NAME`, the spec is by default that of their published weights, with the classes of the file;
-      `transformers:FOLDER`, with the folder's weights and by default its spec; or an ONNX
-      file, which has its weights and states the shape of its images and the number of classes.
+      `transformers:FOLDER`, with the folder's weights and by default its spec; or an ONNX file, which has its weights and
+      states the shape of its images and the number of classes.
     - `code`: for a release of a custom network, the `file.py:function` that builds it, or the ONNX file that it was made
       from.
     - `module`: instead of `code`, a module of that architecture with any weights: `load_model("mine", module=MyNet())`. It
@@ -554,11 +554,7 @@ def _function(name: str, code: CodeName, sources: ShippedCode | None) -> Callabl
     if sources is not None:
         function = sources.function()
     else:
-        module = import_code(code)
-        function = getattr(module, code.attribute, None)
-        if not callable(function):
-            names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-            raise unknown("function", code.attribute, names, code.place)
+        function = function_of(import_code(code), code)
     if isinstance(function, nn.Module):
         raise UserError(
             f"{name} is a network that is built already, expected the function or class that builds it; write a function "

@@ -77,13 +77,13 @@ class _Lowering:
         logits = helper.make_tensor_value_info(
             self.value(self.graph.output), TensorProto.FLOAT, ["images", self.foreign.classes]
         )
-        known = [
+        sizes_of_values = [
             helper.make_tensor_value_info(self.names[name], value.type, self.sizes(name, "images"))
             for name, value in self.two.items()
             if name in self.names and name not in (self.graph.input, self.graph.output) and name not in self.stored
         ]
         graph = helper.make_graph(
-            self.nodes, "network", [pixels], [logits], list(self.stored.values()), value_info=known
+            self.nodes, "network", [pixels], [logits], list(self.stored.values()), value_info=sizes_of_values
         )
         opset = helper.make_opsetid("", OPSET)
         self.lowered.model = helper.make_model(graph, opset_imports=[opset], ir_version=IR)
@@ -190,9 +190,9 @@ class _Lowering:
         names = [self.value(name) if name else "" for name in inputs]
         while names and not names[-1]:
             names.pop()
-        made = [self.value(name) if name else "" for name in (outputs or node.outputs)]
-        while made and not made[-1]:
-            made.pop()
+        output_names = [self.value(name) if name else "" for name in (outputs or node.outputs)]
+        while output_names and not output_names[-1]:
+            output_names.pop()
         kind = kind or node.kind
         name = self.name(node, kind)
         values = {
@@ -200,7 +200,7 @@ class _Lowering:
             for key, entry in attributes.items()
             if not (isinstance(entry, list) and not entry)
         }
-        written = helper.make_node(kind, names, made, name=name)
+        written = helper.make_node(kind, names, output_names, name=name)
         written.attribute.extend(helper.make_attribute(key, entry) for key, entry in values.items())
         self.nodes.append(written)
         self.lowered.kinds[name] = kind
@@ -339,8 +339,8 @@ class _Lowering:
     def _clip(self, node: Node, inputs: list[str]) -> None:
         limits = []
         for index, limit in ((1, np.finfo(np.float32).min), (2, np.finfo(np.float32).max)):
-            given = inputs[index] if len(inputs) > index else ""
-            limits.append(given or self.stored_array(np.array(limit, np.float32)))
+            stated = inputs[index] if len(inputs) > index else ""
+            limits.append(stated or self.stored_array(np.array(limit, np.float32)))
         self.emit(node, [inputs[0], *limits], {})
 
     def _scatternd(self, node: Node, inputs: list[str]) -> None:

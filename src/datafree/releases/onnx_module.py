@@ -30,9 +30,11 @@ def finished(module: Any, lowered: Lowered) -> nn.Module:
             _to_linear(module, node, lowered)
     graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
-    used = {node.target for node in graph.nodes if node.op == "get_attr"}
+    read_weights = {node.target for node in graph.nodes if node.op == "get_attr"}
     if hasattr(module, "initializers"):
-        for name in [name for name, _ in module.initializers.named_buffers() if f"initializers.{name}" not in used]:
+        for name in [
+            name for name, _ in module.initializers.named_buffers() if f"initializers.{name}" not in read_weights
+        ]:
             delattr(module.initializers, name)
     graph.lint()
     module.recompile()

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from .._core.code_names import CodeName, code_name
-from .._core.errors import Notice, UserError, cut, unknown
+from .._core.errors import Notice, UserError, cut
 from .._core.files import safe_name, sweep, write_bytes
 from .._core.files.atomic import make_folder
 from .._core.files.open_file import open_regular
 from .._core.folder_kinds import is_onnx, is_zoo
 from .._core.imported_files import imported_files
 from .._core.source_files import SourceFiles
-from .._core.user_code import all_files, in_one_line
+from .._core.user_code import all_files, function_of, in_one_line
 
 __all__ = [
     "FOLDER",
@@ -122,10 +122,7 @@ class ShippedCode:
         code = self.name
         with self.running():
             module = self._files.import_file(code.place)
-        function = getattr(module, code.attribute, None)
-        if not callable(function):
-            names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-            raise unknown("function", code.attribute, names, code.place)
+        function = function_of(module, code)
         if not self._files.owns(function):
             raise UserError(
                 f"code: got {cut(self.call)}, whose {code.attribute} is defined elsewhere, expected a function or class of "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -16,11 +14,11 @@ from torch import Tensor, nn
 from .._core import memory
 from .._core.errors import UserError, cut
 from .._core.files import read_json
-from .._core.optional_packages import first_line
+from .._core.optional_packages import first_line, quiet
 from ..models.input_spec import InputSpec
 from .libraries import LibraryInput, import_torchvision, imported
 
-__all__ = ["build", "check_folder", "input_of", "named_as_built", "weights_of"]
+__all__ = ["build", "check_folder", "files_of", "input_of", "named_as_built", "weights_of"]
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 LARGEST_CONFIG = 4 << 20
@@ -51,6 +49,12 @@ def weights_of(folder: str) -> Path:
     raise UserError(f"{folder} has no {WEIGHTS[0]}, expected the weights; give them as `weights`, or get it again")
 
 
+def files_of(folder: str) -> list[Path]:
+    """The files that decide what the folder's network computes, config.json first."""
+    names = ("config.json", "preprocessor_config.json", *WEIGHTS)
+    return [path for name in names if (path := Path(folder) / name).is_file()]
+
+
 def build(folder: str, spec: InputSpec) -> nn.Module:
     """The network of config.json with random weights, for the spec's classes.
 
@@ -60,7 +64,7 @@ def build(folder: str, spec: InputSpec) -> nn.Module:
     config = _config(folder)
     config.num_labels = len(spec.classes)
     transformers, name = _transformers(), type(config).__name__
-    with _quiet():
+    with quiet():
         if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
             raise UserError(f"{folder} is of {name}, expected an image classifier of transformers; give another folder")
         with torch.device("meta"):
@@ -84,7 +88,7 @@ def named_as_built(folder: str, spec: InputSpec, tensors: dict[str, Tensor]) -> 
     if module.state_dict().keys() == tensors.keys():
         return tensors
     try:
-        with _quiet():
+        with quiet():
             module, report = type(module).from_pretrained(  # type: ignore[attr-defined]
                 None,
                 config=module.config,
@@ -166,7 +170,7 @@ def _config(folder: str) -> Any:
     for key, value in _numbers(read_json(path, cap=LARGEST_CONFIG)):
         if _COUNTS.search(key) and value > MOST_LAYERS:
             raise UserError(f"{path}: {key}: got {value:,}, expected at most {MOST_LAYERS:,}; get the folder again")
-    with _quiet():
+    with quiet():
         return transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
 
 
@@ -184,13 +188,5 @@ def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
 
 def _transformers() -> Any:
     import_torchvision(needed=False)  # transformers imports it where it is installed
-    with _quiet():
-        package = imported("transformers")
-    package.logging.set_verbosity_error()
-    return package
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        yield
+    with quiet():
+        return imported("transformers")

@@ -48,7 +48,7 @@ class Foreign:
     """Number of images that the file takes at a time; None for any."""
     classes: int
     opset: int
-    """Of the file."""
+    """The opset that the file states."""
     external: tuple[str, ...]
     """Names of other files with weights."""
 
@@ -163,8 +163,8 @@ class _External:
                 f"weight {name_of(entry.get('name', ''))} is at bytes {begin:,} to {end:,} of {name_of(place)}, which has "
                 f"{len(data):,}; get the file again"
             )
-        kept = {key: value for key, value in entry.items() if key not in ("external_data", "data_location")}
-        return {**kept, "raw_data": data[begin:end]}
+        fields = {key: value for key, value in entry.items() if key not in ("external_data", "data_location")}
+        return {**fields, "raw_data": data[begin:end]}
 
 
 def _opset(model: dict[str, Any]) -> int:
@@ -227,21 +227,21 @@ def _input(
             )
         shape = tuple(sizes[1:])  # type: ignore[assignment]
     assert shape is not None
-    if any(size not in (None, given) for size, given in zip(sizes[1:], shape)):
+    if any(size not in (None, expected) for size, expected in zip(sizes[1:], shape)):
         raise UserError(
             f"its input {name_of(name)} has shape {words}, and got a shape of {tuple(shape)}; leave the shape out"
         )
     return name, sizes[0], shape
 
 
-def _output(graph: dict[str, Any], made: set[str]) -> str:
+def _output(graph: dict[str, Any], results: set[str]) -> str:
     outputs = [str(entry.get("name", "")) for entry in graph.get("output", [])]
     if len(outputs) != 1:
         names = ", ".join(map(name_of, outputs[:8])) or "none"
         raise UserError(
             f"it has {len(outputs)} outputs ({names}), expected 1, the logits; export it with the logits alone"
         )
-    if outputs[0] not in made or not outputs[0]:
+    if outputs[0] not in results or not outputs[0]:
         raise UserError(f"its output {name_of(outputs[0])} is the output of no operator; export it again")
     return outputs[0]
 
@@ -319,10 +319,10 @@ class _Rewriter:
         return Node(node.kind, node.inputs, node.outputs[:1], attributes)
 
 
-def _in_training(what: str, node: Node) -> str:
+def _in_training(operator: str, node: Node) -> str:
     output = next(name for name in node.outputs if name)
     return (
-        f"it has {what} in training mode (that makes {name_of(output)}), expected eval mode; call eval() and export it "
+        f"it has {operator} in training mode (that makes {name_of(output)}), expected eval mode; call eval() and export it "
         "with training=torch.onnx.TrainingMode.PRESERVE"
     )
 
