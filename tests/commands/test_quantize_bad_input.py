@@ -114,7 +114,7 @@ def test_a_network_without_batch_norm_and_without_images_is_one_line(command):
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ("quantize nosuch --out o", "no model 'nosuch' in the zoo, and no such release folder"),
+        ("quantize nosuch --out o", "no release folder 'nosuch', and no network of that name in the zoo"),
         ("quantize hinton16 --out o", "model 'hinton16' has no weights"),
         (
             "quantize net --out o",

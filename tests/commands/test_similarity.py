@@ -112,7 +112,7 @@ REFUSED = [
     (f"{NET} empty.npz", "no image in split 'test' of data set 'empty.npz'"),
     (f"{NET} nan.npz", "values from nan to nan"),
     (f"{NET} range.npz", "expected uint8 0 to 255 or float 0 to 1"),
-    ("nosuch digits", "no model 'nosuch' in the zoo, and no such release folder"),
+    ("nosuch digits", "no release folder 'nosuch', and no network of that name in the zoo"),
     ("hinton16 digits", "model 'hinton16' has no weights"),
     ("net digits", "net is a custom network ('custom:build'); name it with --code"),
     ("other digits --record teacher/record.safetensors", "the record was made for another teacher"),

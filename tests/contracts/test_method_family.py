@@ -184,7 +184,7 @@ def test_without_a_record_a_method_makes_images_or_says_what_it_needs(name, need
         "'inception', which needs none"
         if need == "a record"
         else "hinton32 has no batch norm, and no record of moments of its layers, position by position and "
-        "with variances; use method 'inception', which needs none, or name `record`; its publisher can add them: datafree "
+        "with variances; use 'inception', which needs none, or name `record`; its publisher can add them: datafree "
         "record moments TEACHER --data DATA --add --conv units"
     )
 

@@ -260,7 +260,7 @@ def test_batch_norms_are_gone_by_where_there_are_both(tiny, toy):
 
 def test_neither_batch_norm_nor_record_nor_moments_of_a_layer_is_one_line(tiny, toy):
     network = tiny("linear")
-    inception = "method 'inception', which needs none, or name `record`"
+    inception = "'inception', which needs none, or name `record`"
     for known, instead in ((None, inception), (record(network, toy(), [InputMoments()]), "a method of its record")):
         with pytest.raises(UserError) as caught:
             stored_statistics(network, known)

@@ -16,7 +16,7 @@ from .errors import UserError, cut
 __all__ = ["LIBRARIES", "CodeName", "check_allowed", "code_allowed", "code_name", "with_arguments", "without_code"]
 
 LIBRARIES = ("timm", "torchvision", "transformers")
-"""Packages whose networks have names of their own; those of transformers are folders."""
+"""Packages whose networks have names of their own; those of transformers are folders, those of timm may be."""
 _NAME = re.compile(r"(?P<place>.*?\.py|[\w.]*):(?P<attribute>[^:()]*)(?P<arguments>\(.*\))?", re.DOTALL)
 _LIBRARY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ALLOWED: ContextVar[bool] = ContextVar("allowed", default=True)
@@ -41,8 +41,8 @@ class CodeName(NamedTuple):
 
     @property
     def is_folder(self) -> bool:
-        """Whether the name is `transformers:FOLDER`."""
-        return self.place == "transformers"
+        """Whether the name is `transformers:FOLDER` or `timm:./FOLDER`; a folder of timm has a slash in its name."""
+        return self.place == "transformers" or (self.place == "timm" and bool({"/", "\\"} & set(self.attribute)))
 
     def keywords(self) -> dict[str, Any]:
         """The arguments by name. Raises UserError unless they are keywords with literal values. Runs no code."""

@@ -197,7 +197,8 @@ def in_words(name: str, published: LibraryInput) -> str:
     """What a library says of the input of a network that it names."""
     size = " x ".join(map(str, published.shape))
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (published.mean, published.std))
-    takes = "its folder states" if name.startswith("transformers:") else "its published weights take"
+    code = code_name(name)
+    takes = "its folder states" if code is not None and code.is_folder else "its published weights take"
     return (
         f"{name.partition('(')[0]}: {takes} {size} pixels, resized by {published.interpolation} interpolation, "
         f"mean {mean}, std {std}; the --shape, --mean and --std of datafree pack state others"
@@ -312,7 +313,7 @@ def code_in(role: str, release: str | None) -> Inputs:
 
 
 def code_of(role: str, name: str | None) -> Inputs:
-    """The files that build a network of this name, once it is loaded: Python, ONNX, or the folder of transformers."""
+    """The files that build a network of this name, once it is loaded: Python, ONNX, or the folder of a library."""
     if name is not None and is_onnx(name):
         from ..releases.onnx_import import onnx_files
 
@@ -321,7 +322,7 @@ def code_of(role: str, name: str | None) -> Inputs:
     if code is None:
         return {}
     if code.is_folder:
-        from ..releases.transformers_folder import files_of
+        from ..releases.library_folders import files_of
 
         main, *others = files_of(code.attribute)
         return {f"code of {role}": main, f"modules of {role}": others or None}

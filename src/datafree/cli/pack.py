@@ -56,10 +56,10 @@ def pack(
     ----------
     model
         A zoo name, file.py:function of your own that builds the network, timm:NAME, torchvision:NAME,
-        transformers:FOLDER, or an ONNX file.
+        transformers:FOLDER, timm:./FOLDER, or an ONNX file.
     weights
         Weights of the network: safetensors, or a .pt or .pth file, of which no code is run. An ONNX file and a folder of
-        transformers have their own.
+        transformers or timm have their own.
     key
         Which weights of a file of several networks, with / between nested keys, such as `ema/module`.
     arg

@@ -7,13 +7,14 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._core.arguments import check_argument, check_count, check_fields
+from .._core.arguments import check_argument, check_count, check_fields, checked
 from .._core.device import check_device
 from .._core.errors import UserError, cut
 from .behaviour import check_answers, check_finite, check_state, say_probabilities
@@ -21,6 +22,9 @@ from .class_names import MOST_CLASSES
 from .input_spec import InputSpec
 from .modes import modes_kept
 from .outputs import has_several, logits_of, output_name
+
+if TYPE_CHECKING:
+    from ..records.record import Record
 
 __all__ = ["Network", "OpaqueModule", "copied", "frozen", "unwrapped"]
 
@@ -97,6 +101,35 @@ class Network:
         object.__setattr__(self, "output", output_name(output))
         check_fields(self)
         object.__setattr__(self, "module", unwrapped(module))
+
+    @classmethod
+    @checked
+    def from_pretrained(
+        cls, folder: str | Path, *, code: str | None = None, module: nn.Module | None = None, trust: bool = False
+    ) -> Network:
+        """The trained network in a local folder: a release, a snapshot of one from the Hugging Face hub, or a quantized folder.
+
+        `load_model` under the name that users of the hub know, for folders alone: nothing is downloaded. For a custom network
+        give `code`, `module` or `trust`, as there. Raises UserError for a name that is no folder.
+        """
+        from ..releases.load import load_model
+
+        if not Path(folder).is_dir():
+            raise UserError(
+                f"folder: got {cut(folder)}, expected a local folder, since nothing is downloaded here; get it first, such as "
+                f"with `hf download {cut(folder)} --local-dir FOLDER`, and give FOLDER"
+            )
+        return load_model(str(folder), code=code, module=module, trust=trust)
+
+    def save_pretrained(
+        self, folder: str | Path, *, record: Record | None = None, notes: str = "", code: str | None = None
+    ) -> Path:
+        """Writes a release of this network into a local folder, and returns its path: `write_release` under the name that
+        users of the Hugging Face hub know. Nothing is uploaded. `from_pretrained` opens it.
+        """
+        from ..releases.release import write_release
+
+        return write_release(folder, self, record, notes=notes, code=code)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Logits (N, classes) of pixels (N, C, H, W) from the spec's low to its high: float32 on the CPU, in eval mode.

@@ -101,7 +101,7 @@ def _nothing_stored(network: Network, record: Record | None) -> str:
     )
     if is_program(network):
         return f"{missing}; give the module that it was made from"
-    remedy = "method 'inception', which needs none, or name `record`"
+    remedy = "'inception', which needs none, or name `record`"
     if record is not None:
         remedy = (
             "method 'distribution', which draws from its record" if _holds_pixels(record) else "a method of its record"

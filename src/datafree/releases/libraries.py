@@ -1,10 +1,11 @@
-"""Networks of timm, torchvision and transformers, by name and without weights: nothing is downloaded."""
+"""Networks of timm, torchvision and transformers, by name or folder and without weights: nothing is downloaded."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,9 +16,9 @@ from .._core.code_names import CodeName
 from .._core.errors import UserError, unknown
 from ..models.input_spec import InputSpec
 
-__all__ = ["LibraryInput", "build", "import_torchvision", "input_of"]
+__all__ = ["LOADING", "LibraryInput", "build", "import_torchvision", "imported", "input_of"]
 
-_LOADING = (
+LOADING = (
     "pretrained",
     "checkpoint_path",
     "pretrained_cfg",
@@ -52,12 +53,10 @@ def build(code: CodeName, spec: InputSpec) -> nn.Module:
     """
     keywords = code.keywords()
     if code.is_folder:
-        from .transformers_folder import build as build_classifier
-
         if keywords:
             raise UserError(f"arg: got {next(iter(keywords))}, expected none, since config.json has them; leave it out")
-        return build_classifier(code.attribute, spec)
-    for name in _LOADING:
+        return _reader(code).build(code.attribute, spec)
+    for name in LOADING:
         if name in keywords:
             raise UserError(f"arg: got {name}, expected no argument that loads weights; give a file as `weights`")
     library = _library(code)
@@ -76,11 +75,20 @@ def build(code: CodeName, spec: InputSpec) -> nn.Module:
 def input_of(code: CodeName) -> LibraryInput | None:
     """The input of the published weights; None if the library has none for this network. No file is opened."""
     if code.is_folder:
-        from .transformers_folder import input_of as input_of_classifier
-
-        return input_of_classifier(code.attribute)
+        return _reader(code).input_of(code.attribute)
     library = _library(code)
     return _of_timm(library, code.attribute) if code.place == "timm" else _of_torchvision(library, code.attribute)
+
+
+def _reader(code: CodeName) -> ModuleType:
+    """The module that reads folders of this library."""
+    if code.place == "timm":
+        from . import timm_folder
+
+        return timm_folder
+    from . import transformers_folder
+
+    return transformers_folder
 
 
 def _of_timm(timm: Any, name: str) -> LibraryInput | None:
@@ -110,6 +118,10 @@ def _library(code: CodeName) -> Any:
     else:
         library = imported("timm")
         names, has_network = library.list_models(), library.is_model(code.attribute)
+    if not has_network and code.place == "timm" and (Path(code.attribute) / "config.json").is_file():
+        raise UserError(
+            f"timm has no network {code.attribute!r}, but there is a folder of that name; give timm:./{code.attribute}"
+        )
     if not has_network:
         raise unknown("network", code.attribute, names, code.place)
     return library

@@ -63,8 +63,8 @@ def load_model(
     - `name`: a release folder, which brings spec and weights; a quantized folder, which is opened through onnxruntime; or a
       name of the zoo, `file.py:function` or `package.module:function` with `weights` and `spec`; for `timm:NAME` and
       `torchvision:NAME`, the spec is by default that of their published weights, with the classes of the file;
-      `transformers:FOLDER`, with the folder's weights and by default its spec; or an ONNX file, which has its weights and
-      states the shape of its images and the number of classes.
+      `transformers:FOLDER` and `timm:./FOLDER`, with the folder's weights and by default its spec; or an ONNX file, which
+      has its weights and states the shape of its images and the number of classes.
     - `code`: for a release of a custom network, the `file.py:function` that builds it, or the ONNX file that it was made
       from.
     - `module`: instead of `code`, a module of that architecture with any weights: `load_model("mine", module=MyNet())`. It
@@ -149,7 +149,7 @@ def load_model(
         builder = None
     else:
         builder = code_name(architecture)
-        if builder is not None and builder.is_folder:
+        if builder is not None and builder.place == "transformers":
             tensors = _named_as_built(architecture, builder, spec, tensors)
         network = _for_weights(architecture, spec, tensors, path, key, output, sources)
     _load(network, tensors, path, key)
@@ -324,11 +324,11 @@ def _first_pass(network: Network) -> None:
 
 
 def published_weights(name: str) -> Path | None:
-    """The file of weights in the folder of `transformers:FOLDER`; None for other names."""
+    """The file of weights in the folder of `transformers:FOLDER` or `timm:./FOLDER`; None for other names."""
     code = code_name(name)
     if code is None or not code.is_folder:
         return None
-    from .transformers_folder import weights_of
+    from .library_folders import weights_of
 
     return weights_of(code.attribute)
 

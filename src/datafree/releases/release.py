@@ -58,6 +58,7 @@ from ..models.outputs import output_name
 from ..records.forecast import forecast_auc
 from ..records.record import PROBE_TOLERANCE, Record
 from ..runs.output_folder import Kind, read_log
+from . import library_folders
 from .shipped_code import (
     FOLDER,
     ListedCode,
@@ -118,6 +119,8 @@ class Release:
         if not (folder / "config.json").is_file():
             check_finished(folder)
             raise UserError(no_release(folder))
+        if (name := library_folders.name_of(folder, read_json(folder / "config.json"))) is not None:
+            raise UserError(f"{folder} is a folder of {name.partition(':')[0]}, expected a release; name it {name}")
         config = read_sealed_json(folder / "config.json", OLDER)
         if config.get("kind") not in (None, "quantized"):
             raise UserError(
@@ -548,10 +551,10 @@ def _opening_code(network: Network) -> str | None:
     if is_onnx(network.name):
         return "FILE.onnx"
     code = code_name(network.name)
+    if code is not None and code.is_folder:
+        return f"{code.place}:{'./' if code.place == 'timm' else ''}FOLDER"
     if code is None or not code.attribute.isascii() or not (code.is_library or code.attribute.isidentifier()):
         return "FILE.py:FUNCTION"
-    if code.is_folder:
-        return f"{code.place}:FOLDER"
     arguments = "(...)" if {"/", "\\"} & set(code.arguments) else code.arguments
     return f"{code.place if code.is_library else 'FILE.py'}:{code.attribute}{arguments}"
 
@@ -569,8 +572,8 @@ def _how_to_open(network: Network, listed: ListedCode | None) -> list[str]:
     stands_for = (
         f"`{code}` stands for its publisher's Python file and the function or class in it that builds the network."
         if library is None
-        else "`FOLDER` stands for its publisher's folder of the package transformers, whose config.json describes it."
-        if library == "transformers"
+        else f"`FOLDER` stands for its publisher's folder of the package {library}, whose config.json describes it."
+        if code.endswith("FOLDER")
         else f"The package {library} {installed_version(library) or ''}".rstrip() + f" builds it, by the name `{code}`."
     )
     return [

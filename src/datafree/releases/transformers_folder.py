@@ -3,56 +3,24 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .._core import memory
 from .._core.errors import UserError, cut
 from .._core.files import read_json
 from .._core.optional_packages import first_line, quiet
 from ..models.input_spec import InputSpec
 from .libraries import LibraryInput, import_torchvision, imported
+from .library_folders import LARGEST_CONFIG, check_folder, check_memory, read_config
 
-__all__ = ["build", "check_folder", "files_of", "input_of", "named_as_built", "weights_of"]
+__all__ = ["build", "input_of", "named_as_built"]
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-LARGEST_CONFIG = 4 << 20
-MOST_LAYERS = 1000
-"""Maximum of a number in config.json that counts layers, blocks or stages: a text can name any number of them."""
-_COUNTS = re.compile(r"layers|blocks|depth|stages|repeats|num_hidden_layers")
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """PIL's numbers, as `resample` of a processor."""
-
-
-def check_folder(folder: str) -> None:
-    """Raises UserError unless this is a folder with a config.json. Imports nothing."""
-    if not (Path(folder) / "config.json").is_file():
-        raise UserError(
-            f"no config.json in the folder {cut(folder)!r}, expected a folder as save_pretrained writes it; nothing is "
-            "downloaded here: download the network first, and give its folder"
-        )
-
-
-def weights_of(folder: str) -> Path:
-    """The file of weights in the folder. Raises UserError if there is none, or several that belong together."""
-    check_folder(folder)
-    for name in WEIGHTS:
-        if (Path(folder) / name).exists():
-            return Path(folder) / name
-        if (Path(folder) / f"{name}.index.json").exists():
-            raise UserError(f"{folder} has its weights in several files, expected one {WEIGHTS[0]}; save it as one")
-    raise UserError(f"{folder} has no {WEIGHTS[0]}, expected the weights; give them as `weights`, or get it again")
-
-
-def files_of(folder: str) -> list[Path]:
-    """The files that decide what the folder's network computes, config.json first."""
-    names = ("config.json", "preprocessor_config.json", *WEIGHTS)
-    return [path for name in names if (path := Path(folder) / name).is_file()]
 
 
 def build(folder: str, spec: InputSpec) -> nn.Module:
@@ -69,13 +37,7 @@ def build(folder: str, spec: InputSpec) -> nn.Module:
             raise UserError(f"{folder} is of {name}, expected an image classifier of transformers; give another folder")
         with torch.device("meta"):
             module = transformers.AutoModelForImageClassification.from_config(config, trust_remote_code=False)
-        count = sum(parameter.numel() for parameter in module.parameters())
-        available = memory.available()
-        if available is not None and 4 * count > available:
-            raise UserError(
-                f"{folder}/config.json describes {count:,} weights of {4 * count:,} bytes, expected at most the "
-                f"{available:,} of memory available; get the folder again, or use a machine with more"
-            )
+        check_memory(folder, module)
         return transformers.AutoModelForImageClassification.from_config(config, trust_remote_code=False)
 
 
@@ -165,25 +127,10 @@ def _size(processor: Mapping[str, Any], config: Any, path: Path) -> tuple[int, i
 
 def _config(folder: str) -> Any:
     """The configuration, of one of the package's own classes; code of the folder never runs."""
-    check_folder(folder)
-    transformers, path = _transformers(), Path(folder) / "config.json"
-    for key, value in _numbers(read_json(path, cap=LARGEST_CONFIG)):
-        if _COUNTS.search(key) and value > MOST_LAYERS:
-            raise UserError(f"{path}: {key}: got {value:,}, expected at most {MOST_LAYERS:,}; get the folder again")
+    read_config(folder)
+    transformers = _transformers()
     with quiet():
         return transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-
-
-def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
-    """All numbers in it, each with the nearest name above it."""
-    if isinstance(value, dict):
-        for name, entry in value.items():
-            yield from _numbers(entry, str(name))
-    elif isinstance(value, list):
-        for entry in value:
-            yield from _numbers(entry, key)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        yield key, value
 
 
 def _transformers() -> Any:

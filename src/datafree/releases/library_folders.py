@@ -1,0 +1,91 @@
+"""Folders of the Hugging Face hub with a network of timm or transformers: config.json beside weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .._core import memory
+from .._core.errors import UserError, cut
+from .._core.files import read_json
+
+__all__ = ["LARGEST_CONFIG", "check_folder", "check_memory", "files_of", "name_of", "read_config", "weights_of"]
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+LARGEST_CONFIG = 4 << 20
+MOST_LAYERS = 1000
+"""Maximum of a number in config.json that counts layers, blocks or stages: a text can name any number of them."""
+_COUNTS = re.compile(r"layers|blocks|depth|stages|repeats|num_hidden_layers")
+
+
+def check_folder(folder: str) -> None:
+    """Raises UserError unless this is a folder with a config.json. Imports nothing."""
+    if not (Path(folder) / "config.json").is_file():
+        raise UserError(
+            f"no config.json in the folder {cut(folder)!r}, expected a folder as save_pretrained writes it; nothing is "
+            "downloaded here: download the network first, and give its folder"
+        )
+
+
+def weights_of(folder: str) -> Path:
+    """The file of weights in the folder. Raises UserError if there is none, or several that belong together."""
+    check_folder(folder)
+    for name in WEIGHTS:
+        if (Path(folder) / name).exists():
+            return Path(folder) / name
+        if (Path(folder) / f"{name}.index.json").exists():
+            raise UserError(f"{folder} has its weights in several files, expected one {WEIGHTS[0]}; save it as one")
+    raise UserError(f"{folder} has no {WEIGHTS[0]}, expected the weights; give them as `weights`, or get it again")
+
+
+def files_of(folder: str) -> list[Path]:
+    """The files that decide what the folder's network computes, config.json first."""
+    names = ("config.json", "preprocessor_config.json", *WEIGHTS)
+    return [path for name in names if (path := Path(folder) / name).is_file()]
+
+
+def read_config(folder: str) -> dict[str, Any]:
+    """The content of config.json. Raises UserError for counts of layers that cannot be meant."""
+    check_folder(folder)
+    path = Path(folder) / "config.json"
+    config = read_json(path, cap=LARGEST_CONFIG)
+    for key, value in _numbers(config):
+        if _COUNTS.search(key) and value > MOST_LAYERS:
+            raise UserError(f"{path}: {key}: got {value:,}, expected at most {MOST_LAYERS:,}; get the folder again")
+    return config
+
+
+def check_memory(folder: str, module: nn.Module) -> None:
+    """Raises UserError for a network, on the meta device, whose weights do not fit into memory."""
+    count = sum(parameter.numel() for parameter in module.parameters())
+    available = memory.available()
+    if available is not None and 4 * count > available:
+        raise UserError(
+            f"{folder}/config.json describes {count:,} weights of {4 * count:,} bytes, expected at most the "
+            f"{available:,} of memory available; get the folder again, or use a machine with more"
+        )
+
+
+def name_of(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """The name by which a network of timm or transformers in this folder opens; None for any other config.json."""
+    if "format" in config:
+        return None
+    if isinstance(config.get("architecture"), str) and ("pretrained_cfg" in config or "num_features" in config):
+        return f"timm:{folder}" if {"/", "\\"} & set(str(folder)) else f"timm:./{folder}"
+    return f"transformers:{folder}" if isinstance(config.get("model_type"), str) else None
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """All numbers in it, each with the nearest name above it."""
+    if isinstance(value, dict):
+        for name, entry in value.items():
+            yield from _numbers(entry, str(name))
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _numbers(entry, key)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield key, value
