@@ -310,6 +310,11 @@ def test_pack_warns_of_a_normalisation_that_the_batch_norm_does_not_match_and_me
     done = command(f"{pack} --out plain")
     assert done.code == 0 and "warning: the mean and std look wrong: photos " in done.out
     assert "from 0 to 255 fit the first batch norm " in done.out
+    described = command("pack normed.py:FirstNormed --weights normed.pth --data digits --limit 100 --out described")
+    assert described.code == 0 and df.Release.open(here / "described").spec.shape == (1, 8, 8)
+    assert df.Release.open(here / "described").spec.classes == tuple("0123456789")
+    doubted = command(f"{pack} --data digits --limit 100 --out doubted")
+    assert re.search(r"with these, accuracy on the same images is [\d.]+ % instead of [\d.]+ %", doubted.out)
     module[1].running_var.fill_(0.05)
     torch.save(module.state_dict(), "normed.pth")
     done = command(f"{pack} --data digits --limit 100 --out measured")

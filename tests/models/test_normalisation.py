@@ -10,7 +10,7 @@ from torch import nn
 
 from datafree import InputSpec, Network, UserError, normalisations
 from datafree.evaluation import normalisation
-from datafree.evaluation.normalisation import COMMON, input_warning
+from datafree.evaluation.normalisation import COMMON, input_doubt
 
 CLASSES = ("a", "b")
 
@@ -54,31 +54,31 @@ def test_the_normalisation_of_training_is_recognised(name):
     network = trained(mean, std)
     results = normalisations(network)
     assert results[0].name == "normalised as given" and results[0].divergence == min(r.divergence for r in results)
-    assert input_warning(network) is None
+    assert input_doubt(network) is None
     for other in PHOTOS:
         wrong = declared(network, *map(as_tuple, COMMON[other]))
         if other == name:
             continue
         assert normalisations(wrong)[1].name == name and not normalisations(wrong)[1].reverses
-        assert f"look wrong: photos {name} fit the first batch norm " in str(input_warning(wrong))
+        assert f"look wrong: photos {name} fit the first batch norm " in str(input_doubt(wrong))
 
 
 def test_the_order_of_the_channels_is_recognised():
     mean, std = map(as_tuple, COMMON["with ImageNet's mean and deviation"])
     assert "the order of the channels looks wrong: photos with blue first fit" in str(
-        input_warning(trained(mean, std, reverses=True))
+        input_doubt(trained(mean, std, reverses=True))
     )
     wrong = declared(trained(mean, std, reverses=True), (0.0,), (1.0,))
-    assert "photos with ImageNet's mean and deviation, blue first, fit" in str(input_warning(wrong))
+    assert "photos with ImageNet's mean and deviation, blue first, fit" in str(input_doubt(wrong))
 
 
 def test_grey_photos_and_other_ranges_of_pixels_are_compared_too():
     grey = trained((0.5,), (0.5,), channels=1)
-    assert input_warning(grey) is None
-    assert "from -1 to 1" in str(input_warning(declared(grey, (0.0,), (1.0,))))
+    assert input_doubt(grey) is None
+    assert "from -1 to 1" in str(input_doubt(declared(grey, (0.0,), (1.0,))))
     signed = trained((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), low=-1.0, high=1.0)
-    assert input_warning(signed) is None and normalisations(signed)[0].divergence < 0.1
-    text = str(input_warning(declared(signed, (0.0,), (1.0,))))
+    assert input_doubt(signed) is None and normalisations(signed)[0].divergence < 0.1
+    text = str(input_doubt(declared(signed, (0.0,), (1.0,))))
     assert "give mean -0.03 -0.088 -0.188 and std 0.458 0.448 0.45" in text
 
 
@@ -91,7 +91,7 @@ def test_grey_photos_and_other_ranges_of_pixels_are_compared_too():
 )
 def test_networks_without_batch_norm_are_not_judged(module):
     network = Network(module.eval(), input_shape=(3, 24, 24), classes=2)
-    assert normalisations(network) == () and input_warning(network) is None
+    assert normalisations(network) == () and input_doubt(network) is None
 
 
 def test_images_of_other_numbers_of_channels_are_not_judged():
@@ -151,7 +151,7 @@ def test_batch_norms_that_are_called_in_unusual_ways_are_no_error(how, found):
     network = Network(module.double() if how == "double" else module, InputSpec(shape=(3, 8, 8), classes=CLASSES))
     assert len(normalisations(network)) == found
     if how == "once":
-        assert input_warning(network) is None
+        assert input_doubt(network) is None
 
 
 def test_a_batch_norm_that_saw_no_images_is_not_compared():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -13,8 +13,8 @@ from .._core.errors import UserError
 from .._core.folder_kinds import is_onnx, is_release
 from ..models.input_spec import InputSpec
 from ..releases.builder_names import check_name
-from .arguments import Arguments, Data, Model, WithCode, settings_of
-from .loading import check_normalisation, code_for_release, in_words, inputs_of, say_code, test_data
+from .arguments import Arguments, Data, Input, Model, WithCode, settings_of
+from .loading import check_normalisation, code_for_release, in_words, inputs_of, load_data, say_code, spec_of, test_data
 
 if TYPE_CHECKING:
     from ..releases.libraries import LibraryInput
@@ -69,10 +69,10 @@ def pack(
         default the one named `logits`, or the only one of that shape.
     shape
         Shape of an image: channels, height and width. Networks of timm and torchvision have that of their published weights
-        by default, and an ONNX file states its own.
+        by default, and an ONNX file states its own. Otherwise it is that of the images of --data.
     classes
         Number of classes, or their names in the order of the network's outputs. For networks of timm and torchvision, it is
-        read from the weights or the ONNX file by default.
+        read from the weights or the ONNX file by default. Otherwise it is that of --data.
     out
         The release folder to write.
     mean
@@ -89,7 +89,7 @@ def pack(
     """
     from ..evaluation.accuracy import doubt, evaluate
     from ..evaluation.accuracy import in_words as accuracy_in_words
-    from ..evaluation.normalisation import input_warning
+    from ..evaluation.normalisation import input_doubt
     from ..releases.load import load_model, published_input, published_weights
     from ..releases.release import RELEASE_FOLDER, write_release
     from ..runs.output_folder import output_folder
@@ -111,6 +111,10 @@ def pack(
         shape = shape or published.shape
         classes = classes or _classes_of(model, published, shape, weights, key)
         mean, std = mean or (published.mean if same else None), std or (published.std if same else None)
+    data = data or Data()
+    if data.data is not None and (shape is None or classes is None):
+        described = spec_of(load_data(data, "test", quiet=True), model, Input())
+        shape, classes = shape or described.shape, classes or described.classes
     shape, classes = _given(shape, "shape"), _given(classes, "classes")
     mean, std = mean or (0.0,), std or (1.0,)
     check_normalisation(mean, std, shape[0])
@@ -120,7 +124,6 @@ def pack(
     if published is not None:
         print(in_words(model, published))
     code = code_for_release(model, network, with_code)
-    data = data or Data()
     test = test_data(network, data, complete=False)
     evaluation = None if test is None else evaluate(network, test)
     notes = "" if test is None or evaluation is None else accuracy_in_words(evaluation, test.public)
@@ -142,8 +145,14 @@ def pack(
         print(f"  {notes}")
         if (doubtful := doubt(evaluation.accuracy, evaluation.images, len(evaluation.by_class))) is not None:
             print(f"  warning: {doubtful}")
-    if (warning := input_warning(network)) is not None:
-        print(f"  warning: {warning}")
+    if (doubt_of_input := input_doubt(network)) is not None:
+        print(f"  warning: {doubt_of_input.text}")
+        if test is not None and evaluation is not None and not doubt_of_input.better.reverses:
+            better = spec.model_copy(update={"mean": doubt_of_input.better.mean, "std": doubt_of_input.better.std})
+            accuracy = evaluate(replace(network, spec=better), test).accuracy
+            print(
+                f"  with these, accuracy on the same images is {accuracy:.2f} % instead of {evaluation.accuracy:.2f} %"
+            )
     if spec.border is not None:
         print(
             f"  training images were shifted on {' '.join(f'{value:g}' for value in spec.border)} (--border {border})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from ..models.input_spec import InputSpec
 from ..models.network import Network, frozen
 from ..records.divergence import StoredStatistics, by_channel, divergence, has_statistics, stored_statistics
 
-__all__ = ["Normalisation", "input_warning", "normalisations"]
+__all__ = ["InputDoubt", "Normalisation", "input_doubt", "normalisations"]
 
 PIXELS = 96 * 32 * 32
 """Number of pixels of the images of each kind, of at least 16 images: enough for the variance of edges."""
@@ -92,8 +92,16 @@ def normalisations(network: Network) -> tuple[Normalisation, ...]:
     return (results[0], *sorted(results[1:], key=lambda result: result.divergence))
 
 
-def input_warning(network: Network) -> str | None:
-    """A warning if another normalisation, or order of the channels, matches the first batch norm clearly better."""
+class InputDoubt(NamedTuple):
+    """Why a network's normalisation, or the order of its channels, looks wrong."""
+
+    text: str
+    better: Normalisation
+    """The one that matches better."""
+
+
+def input_doubt(network: Network) -> InputDoubt | None:
+    """A doubt if another normalisation, or order of the channels, matches the first batch norm clearly better."""
     results = normalisations(network)
     if len(results) < 2:
         return None
@@ -103,16 +111,18 @@ def input_warning(network: Network) -> str | None:
     if factor > CLEAR and best is not in_reverse:
         mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (best.mean, best.std))
         order = ", blue first," if best.reverses else ""
-        return (
+        text = (
             f"the mean and std look wrong: photos {best.name}{order} fit the first batch norm {factor:.0f} times better. "
             f"If the network was trained on photos, give mean {mean} and std {std}"
         )
+        return InputDoubt(text, best)
     if in_reverse is not None and declared.divergence > REVERSED * in_reverse.divergence:
-        return (
+        text = (
             f"the order of the channels looks wrong: photos with blue first fit the first batch norm "
             f"{declared.divergence / in_reverse.divergence:.1f} times better. If the network was trained on such photos, "
             "reverse them in its forward pass; if mean and std are in the wrong order, reverse these"
         )
+        return InputDoubt(text, in_reverse)
     return None
 
 

@@ -107,17 +107,17 @@ class Network:
     def from_pretrained(
         cls, folder: str | Path, *, code: str | None = None, module: nn.Module | None = None, trust: bool = False
     ) -> Network:
-        """The trained network in a local folder: a release, a snapshot of one from the Hugging Face hub, or a quantized folder.
+        """The trained network in a local folder: a release, a snapshot of one from the hub, or a quantized folder.
 
-        `load_model` under the name that users of the hub know, for folders alone: nothing is downloaded. For a custom network
-        give `code`, `module` or `trust`, as there. Raises UserError for a name that is no folder.
+        `load_model` under the name that users of the Hugging Face hub know, for folders alone: nothing is downloaded. For a
+        custom network give `code`, `module` or `trust`, as there. Raises UserError for a name that is no folder.
         """
         from ..releases.load import load_model
 
         if not Path(folder).is_dir():
             raise UserError(
-                f"folder: got {cut(folder)}, expected a local folder, since nothing is downloaded here; get it first, such as "
-                f"with `hf download {cut(folder)} --local-dir FOLDER`, and give FOLDER"
+                f"folder: got {cut(folder)}, expected a local folder, since nothing is downloaded here; get it first, with "
+                f"`hf download {cut(folder)} --local-dir FOLDER` for example, and give FOLDER"
             )
         return load_model(str(folder), code=code, module=module, trust=trust)
 
