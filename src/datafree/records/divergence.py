@@ -222,21 +222,27 @@ class _Moments(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, about: Tensor) -> tuple[Tensor, Tensor]:
         # channels-last tensors are read as rows, since the values of a channel are far apart in memory
         ctx.last = x.ndim > 2 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous()
-        centred = x.movedim(1, -1).flatten(0, -2) if ctx.last else x if x.ndim == 2 else x.flatten(2)
-        centred = centred if x.dtype == torch.float64 else centred.float()
+        centred = _rows(x, ctx.last)
         centred = centred - _wide(about, centred)
         count = centred.numel() / centred.shape[1]
         norms = torch.linalg.vector_norm(centred, dim=2) if centred.ndim > 2 else centred
-        ctx.save_for_backward(centred)
+        ctx.save_for_backward(x, about)  # x, which the batch norm keeps too, instead of another tensor of its size
         ctx.shape, ctx.dtype, ctx.count = x.shape, x.dtype, count
         return centred.mean([0, *range(2, centred.ndim)]), norms.square().sum(0) / count
 
     @staticmethod
     def backward(ctx: Any, mean: Tensor, square: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (centred,) = ctx.saved_tensors
-        grad = (centred * _wide(square * (2 / ctx.count), centred)).add_(_wide(mean / ctx.count, centred)).to(ctx.dtype)
+        x, about = ctx.saved_tensors
+        rows, scale = _rows(x, ctx.last), square * (2 / ctx.count)
+        grad = (rows * _wide(scale, rows)).add_(_wide(mean / ctx.count - scale * about, rows)).to(ctx.dtype)
         images, width, *places = ctx.shape
         return (grad.view(images, *places, width).movedim(-1, 1) if ctx.last else grad.view(ctx.shape)), None
+
+
+def _rows(x: Tensor, last: bool) -> Tensor:
+    """An activation as (rows, C) if its channels are `last` in memory, else (N, C) or (N, C, positions); in float32 at least."""
+    rows = x.movedim(1, -1).flatten(0, -2) if last else x if x.ndim == 2 else x.flatten(2)
+    return rows if x.dtype == torch.float64 else rows.float()
 
 
 def _wide(values: Tensor, activation: Tensor) -> Tensor:
