@@ -35,6 +35,8 @@ FEATURES = "features"
 """The input of the last conv or linear layer: the penultimate features."""
 
 Edit = Callable[[Tensor], Tensor]
+Reduction = Callable[[Tensor], Any]
+"""A function of an activation whose result is kept instead of it."""
 
 
 def layers(network: Network) -> tuple[str, ...]:
@@ -147,8 +149,11 @@ def shapes(network: Network, taps: Iterable[str]) -> dict[str, tuple[int, ...]]:
 
 @contextmanager
 def watch(
-    network: Network, taps: Iterable[str], edits: Mapping[str, Edit] | None = None
-) -> Iterator[dict[str, Tensor]]:
+    network: Network,
+    taps: Iterable[str],
+    edits: Mapping[str, Edit] | None = None,
+    reductions: Mapping[str, Reduction] | None = None,
+) -> Iterator[Activations]:
     """A dict that each forward pass fills: tap -> activation (N, ...), the pre-activation of conv and linear layers.
 
     A batch-norm tap has the layer's input; if an image passes it several times, the inputs of all calls, (calls x N, ...).
@@ -156,11 +161,14 @@ def watch(
     tap's output for the layers that follow (dropout masks), and the dict holds the edited output. `input` is set by
     the caller. All hooks are removed when the block ends.
 
+    `reductions` are functions of a tap's activation, called as soon as it is there. Their results, one for each call of the
+    layer, are in `reduced`, and the activation is not kept: then the backward pass frees it after its layer.
+
     Values are as they were at that moment: the first pass copies all of them, later passes only those that an in-place
     operation overwrote before.
     """
     parts = dict(network.module.named_modules())
-    activations = _Activations(network)
+    activations = Activations(network, reductions or {})
     taps, handles = tuple(taps), []
     watched = [parts.get(tap) for tap in taps if tap != INPUT]
     if watched and any(isinstance(part, torch.jit.ScriptModule) for part in (network.module, *watched)):
@@ -195,12 +203,15 @@ def watch(
             handle.remove()
 
 
-class _Activations(dict[str, Tensor]):
+class Activations(dict[str, Tensor]):
     """Activations by tap, and the taps that a later operation of the same pass overwrites."""
 
-    def __init__(self, network: Network):
+    def __init__(self, network: Network, reductions: Mapping[str, Reduction]):
         super().__init__()
         self.network = network
+        self.reductions = reductions
+        self.reduced: dict[str, list[Any]] = {}
+        """Tap -> what its reduction returned, once per call of the layer."""
         self.first = True
         self.overwritten: set[str] = set()
         self.marks: dict[str, list[tuple[Tensor, int | None, Tensor]]] = {}
@@ -219,6 +230,7 @@ class _Activations(dict[str, Tensor]):
         """Starts a pass: forgets the previous activations, except the images, which the caller sets."""
         for tap in [tap for tap in self if tap != INPUT]:
             del self[tap]
+        self.reduced.clear()
         self.marks.clear()
 
     def note(self, tap: str, live: Tensor, *, repeated: bool) -> None:
@@ -231,6 +243,9 @@ class _Activations(dict[str, Tensor]):
         value = live.clone() if self.first or version is None or tap in self.overwritten else live
         before = self.marks.get(tap, []) if repeated else []
         self.marks[tap] = [*before, (live, version, value)]
+        if tap in self.reductions:
+            self.reduced[tap] = [*(self.reduced.get(tap, []) if repeated else []), self.reductions[tap](value)]
+            return
         self[tap] = value if not before else torch.cat([recorded for *_, recorded in self.marks[tap]])
 
     def end(self) -> None:
@@ -255,7 +270,7 @@ def _is_unchanged(live: Tensor, value: Tensor) -> bool:
         return torch.equal(live, value)
 
 
-def _record_input(activations: _Activations, tap: str):
+def _record_input(activations: Activations, tap: str):
     """A hook that records a layer's input before the layer runs, since it may write into its input."""
 
     def hook(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
@@ -264,7 +279,7 @@ def _record_input(activations: _Activations, tap: str):
     return hook
 
 
-def _record_output(activations: _Activations, tap: str, edit: Edit | None):
+def _record_output(activations: Activations, tap: str, edit: Edit | None):
     def hook(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:  # noqa: ARG001
         edited = output if edit is None else edit(output)
         activations.note(tap, edited, repeated=False)

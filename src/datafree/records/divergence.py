@@ -32,6 +32,7 @@ __all__ = [
     "channels",
     "divergence",
     "has_statistics",
+    "reduction",
     "statistics",
     "stored_pixels",
     "stored_statistics",
@@ -215,6 +216,16 @@ def by_channel(activation: Tensor, about: Tensor, calls: int = 1) -> tuple[Tenso
     return shift, (square - shift.square()).clamp(min=0)
 
 
+def reduction(about: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """`by_channel` as a function of the activation alone, for `hooks.watch`."""
+
+    def moments(activation: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(activation.device.type, enabled=False):
+            return by_channel(activation, about.to(activation.device))
+
+    return moments
+
+
 class _Moments(torch.autograd.Function):
     """Channel means of x - about and of its square. Their gradient is one scale and one shift per channel."""
 
@@ -240,7 +251,7 @@ class _Moments(torch.autograd.Function):
 
 
 def _rows(x: Tensor, last: bool) -> Tensor:
-    """An activation as (rows, C) if its channels are `last` in memory, else (N, C) or (N, C, positions); in float32 at least."""
+    """An activation as (rows, C) if its channels are `last` in memory, else (N, C) or (N, C, places); at least float32."""
     rows = x.movedim(1, -1).flatten(0, -2) if last else x if x.ndim == 2 else x.flatten(2)
     return rows if x.dtype == torch.float64 else rows.float()
 

@@ -160,7 +160,7 @@ class OnlineTrainer:
         objective = self.objective.bind(self.teacher, torch.empty(0, dtype=torch.long), rng)
         with (
             frozen(self.student.module),
-            tap_names.watch(self.teacher, objective.taps) as activations,
+            tap_names.watch(self.teacher, objective.taps, reductions=objective.reductions) as activations,
             self._autocast(),
         ):
             pixels = self._generate(rng).float()
@@ -169,7 +169,7 @@ class OnlineTrainer:
             logits, student_logits = self.teacher.logits(pixels), self.student.logits(pixels)
             activations[tap_names.INPUT] = pixels
             labels = torch.zeros(len(pixels), dtype=torch.long, device=pixels.device)
-            view = View(pixels, labels, logits, activations, student=student_logits)
+            view = View(pixels, labels, logits, activations, student=student_logits, reduced=activations.reduced)
             total, _ = objective(view)
         loss = total / len(pixels)
         self.generator_optimizer.zero_grad(set_to_none=True)

@@ -9,15 +9,17 @@ that step's view.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..._core.errors import UserError, cut
 from ..._core.plugins import class_by_name
-from ...models.hooks import Edit
+from ...models.hooks import Edit, Reduction
 from ...models.network import Network
 
 __all__ = ["Objective", "Term", "View", "term_from_name"]
@@ -36,6 +38,8 @@ class View:
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     student: Tensor | None = None
     """(N, classes) logits of the student, if there is one."""
+    reduced: Mapping[str, list[Any]] = field(default_factory=dict)
+    """Tap -> what its reduction returned, once per call of the layer, for the taps that terms reduce."""
 
 
 class Term(ABC):
@@ -49,6 +53,13 @@ class Term(ABC):
     @property
     def edits(self) -> Mapping[str, Edit]:
         """Changes to the teacher's forward pass that the term needs, by tap."""
+        return {}
+
+    @property
+    def reductions(self) -> Mapping[str, Reduction]:
+        """For taps of which the term needs less than the activation: tap -> function of it, which `view.reduced` has the
+        results of. The term must take the activation too, in case that another term needs it.
+        """
         return {}
 
     def bind(self, network: Network, labels: Tensor, rng: torch.Generator) -> Term:  # noqa: ARG002
@@ -81,6 +92,13 @@ class Objective:
     @property
     def edits(self) -> dict[str, Edit]:
         return {tap: edit for _, term in self.parts for tap, edit in term.edits.items()}
+
+    @property
+    def reductions(self) -> dict[str, Reduction]:
+        """Those of the terms, for taps that one term alone needs."""
+        terms = [term for _, term in self.parts]
+        users = Counter(tap for term in terms for tap in set(term.taps))
+        return {tap: function for term in terms for tap, function in term.reductions.items() if users[tap] == 1}
 
     def bind(self, network: Network, labels: Tensor, rng: torch.Generator) -> Objective:
         return Objective(tuple((weight, term.bind(network, labels, rng)) for weight, term in self.parts))

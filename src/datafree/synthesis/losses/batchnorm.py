@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..._core.arguments import check_fields
-from ...records.divergence import Form, StoredStatistics, by_channel, divergence
+from ...models.hooks import Reduction
+from ...records.divergence import Form, StoredStatistics, by_channel, divergence, reduction
 from . import Term, View
 
 __all__ = ["BatchNormDivergence"]
@@ -37,6 +38,10 @@ class BatchNormDivergence(Term):
     def taps(self) -> tuple[str, ...]:
         return tuple(layer.tap for layer in self.layers)
 
+    @property
+    def reductions(self) -> dict[str, Reduction]:
+        return {layer.tap: reduction(layer.mean) for layer in self.layers}
+
     def __call__(self, view: View) -> Tensor:
         divergences = [
             self._divergence(layer, *pair) for layer, pair in zip(self.layers, self.running(view), strict=True)
@@ -47,8 +52,12 @@ class BatchNormDivergence(Term):
         """The pairs that are compared: of this batch, or running means with those of the earlier ones."""
         pairs = []
         for number, layer in enumerate(self.layers):
-            activation = view.activations[layer.tap]
-            pair = by_channel(activation, layer.mean.to(activation.device), layer.calls)
+            if layer.tap in view.reduced:
+                parts = zip(*view.reduced[layer.tap], strict=True)
+                pair = tuple(part[0] if len(part) == 1 else torch.stack(part).mean(0) for part in parts)
+            else:
+                activation = view.activations[layer.tap]
+                pair = by_channel(activation, layer.mean.to(activation.device), layer.calls)
             if self.earlier is not None:
                 pair = tuple(
                     _blended(new, old, self.momentum) for new, old in zip(pair, self.earlier[number], strict=True)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -113,13 +113,17 @@ def invert(
     width = network.spec.high - network.spec.low
     adam = torch.optim.Adam([pixels], lr=inversion.learning_rate * width, eps=1e-8 / width)
     layout = channels_last(network) if network.device.type == "cpu" else nullcontext()  # measured on CPUs only
-    with layout, frozen(network.module), tap_names.watch(network, objective.taps, objective.edits) as activations:
+    watched = tap_names.watch(network, objective.taps, objective.edits, objective.reductions)
+    with layout, frozen(network.module), watched as activations:
+        if objective.taps and not objective.edits:  # edits have the size of the batch
+            with torch.no_grad(), suppress(RuntimeError):
+                network.logits(start[:2])  # a first pass copies all activations; of two images that costs nothing
         for step in range(inversion.steps):
             augmented = _augmented(pixels, inversion, network.spec, rng)
             with autocast(inversion.precision, network.device):
                 logits = network.logits(augmented)
             activations[tap_names.INPUT] = augmented
-            view = View(augmented, labels, logits, activations)
+            view = View(augmented, labels, logits, activations, reduced=activations.reduced)
             total, terms = objective(view)
             (pixels.grad,) = torch.autograd.grad(total, pixels)
             if not bool(total.isfinite()):

@@ -171,8 +171,9 @@ class BoundMetaGenerator:
         batch = replace(self, settings=settings.model_copy(update=short)).chunk(0, 0, TRIAL)
         pixels, labels = batch.pixels.to(teacher.device), batch.labels.to(teacher.device)
         views = self._moved(pixels, settings.jitter or 0)
-        with torch.no_grad(), tap_names.watch(teacher, self.divergence.taps) as activations:
-            view = View(views, labels, teacher.logits(views), activations)
+        watched = tap_names.watch(teacher, self.divergence.taps, reductions=self.divergence.reductions)
+        with torch.no_grad(), watched as activations:
+            view = View(views, labels, teacher.logits(views), activations, reduced=activations.reduced)
             return _Trial(self, pixels, float(self.divergence(view)) / len(views))
 
     def _batches(self, labels: Tensor, rng: torch.Generator) -> Iterator[Tensor]:
@@ -185,8 +186,9 @@ class BoundMetaGenerator:
         labels = torch.cat([labels, labels[: settings.batch].repeat(settings.batch)])[: count * settings.batch]
         guide = self.guide.bind(teacher, labels, rng)
         layout = channels_last(teacher) if teacher.device.type == "cpu" else nullcontext()
-        taps = (*divergence.taps, *guide.taps)
-        with layout, frozen(teacher.module), tap_names.watch(teacher, taps) as activations:
+        terms = 1.0 * divergence + guide
+        watched = tap_names.watch(teacher, terms.taps, reductions=terms.reductions)
+        with layout, frozen(teacher.module), watched as activations:
             for number in range(-settings.discard, count):
                 start = max(number, 0) * settings.batch
                 batch_labels = labels[start : start + settings.batch].to(teacher.device)
@@ -229,7 +231,7 @@ class BoundMetaGenerator:
                 views = shifted(pixels, jitter, rng, border)
                 views = mirrored(views, rng) if settings.flip else views
                 logits = self.teacher.logits(views)
-            view = View(views, labels, logits, activations)
+            view = View(views, labels, logits, activations, reduced=activations.reduced)
             total, terms = objective(view)
             gradients = torch.autograd.grad(total / len(labels), [*parameters, latents])
             if not bool(total.isfinite()):
