@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,6 @@ from torch import nn
 from datafree._core import memory
 from datafree._core.errors import UserError
 from datafree._core.memory import check_cost
-from datafree.cli.synthesize import check_chunk
 from datafree.data.condensed import methods
 from datafree.data.condensed.methods import Job, condense
 from datafree.models import hooks
@@ -22,7 +23,15 @@ from datafree.records.cost import record_bytes
 from datafree.records.record import record
 from datafree.records.statistics.moments import Moments
 from datafree.records.statistics.spectral import SpectralAll
-from datafree.synthesis.cost import classes_at_a_time, distribution_bytes, inversion_bytes
+from datafree.synthesis.cost import (
+    StepCost,
+    affordable_chunk,
+    classes_at_a_time,
+    distribution_bytes,
+    fitting_workers,
+    inversion_bytes,
+    step_cost,
+)  # fmt: skip
 from datafree.synthesis.methods import from_name
 from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
 
@@ -129,16 +138,58 @@ def test_fewer_classes_are_fitted_at_a_time_where_memory_is_short(left):
         assert classes_at_a_time(4, 3072) == expected
 
 
-def test_units_that_cannot_fit_are_refused_with_ones_that_can(left, tiny):
+def test_chunks_that_cannot_fit_are_refused_with_ones_that_can(left):
+    cost = StepCost(fixed=1000, image=10, seconds=0.1)  # 3,560 bytes for 256 images
+    left(15_000)
+    assert fitting_workers(cost, 256, 100, None) == min(os.cpu_count() or 1, 3)
+    assert fitting_workers(cost, 256, 1, None) == fitting_workers(cost, 256, 1, 4) == 1
+    with pytest.raises(UserError, match=r"making 5 x 256 images at a time needs about .*; give `workers=1` \("):
+        fitting_workers(cost, 256, 100, 5)
+    left(2000)
+    with pytest.raises(UserError, match=r"making 1 x 256 images .*; give `workers=1` and `chunk=64` \("):
+        fitting_workers(cost, 256, 100, None)
+
+
+def test_a_default_chunk_of_large_images_is_smaller_on_every_machine(tiny, left, monkeypatch):
     network = tiny("norm")
-    one = inversion_bytes(network, 1)
-    left(300 * one)
-    check_chunk(network, 256, 1)
-    with pytest.raises(UserError, match=r"making 4 x 256 images at a time needs about .*; give --workers 1 \("):
-        check_chunk(network, 256, 4)
-    left(100 * one)
-    with pytest.raises(UserError, match=r"; give --workers 1 --chunk 64 \("):
-        check_chunk(network, 256, 1)
+    assert affordable_chunk(network, 256) == 256
+    left(1)
+    assert affordable_chunk(network, 256) == 256
+    cost = step_cost(network)
+    monkeypatch.setattr("datafree.synthesis.cost.CHUNK_BYTES", cost.bytes(39))
+    assert affordable_chunk(network, 256) == 32
+    monkeypatch.setattr("datafree.synthesis.cost.CHUNK_BYTES", 1)
+    assert affordable_chunk(network, 256) == 8
+
+
+@pytest.mark.parametrize("method", ["bns", "inception"])
+def test_a_step_needs_what_was_estimated(method):
+    """Measured in a process of its own, which starts no other work: 0 to 40 % less than the estimate, for 64 images."""
+    code = f"""
+import threading, time
+import datafree as df
+from datafree.synthesis.cost import step_cost
+network = df.new_model("resnet20", df.InputSpec(shape=(3, 64, 64), classes=tuple("0123456789")), seed=0)
+bound = df.method({method!r}, steps=2).bind(network, None)
+bound.chunk(0, 0, 2)
+resident = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096
+before, most, ended = resident(), 0, False
+def watch():
+    global most
+    while not ended:
+        most = max(most, resident())
+        time.sleep(0.002)
+thread = threading.Thread(target=watch)
+thread.start()
+bound.chunk(0, 0, 64)
+ended = True
+thread.join()
+print((most - before) / step_cost(network).bytes(64))
+"""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("no /proc here to measure memory")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0.3 < float(done.stdout) < 1.1
 
 
 def test_a_new_network_counts_the_memory_that_is_left(monkeypatch):

@@ -2,7 +2,6 @@
 
 # Annotations are evaluated: the options of each method are a class that is made from its settings.
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +11,11 @@ from cyclopts import App, Group
 
 from .._core.distributed import main_process, together
 from .._core.errors import UserError
-from .._core.memory import check_cost
+from .._core.memory import in_words
 from .arguments import RecordedModel, Run, Whole, settings_of
 from .loading import check_record, code_of_settings, inputs_of, load_record, load_teacher
 from .method_options import flattened, of_settings, values
-from .progress_bar import bar
+from .progress_bar import bar, duration
 from .settings_source import SettingsText, family
 
 if TYPE_CHECKING:
@@ -24,8 +23,10 @@ if TYPE_CHECKING:
     from ..runs.run_log import RunLog
     from ..synthesis.synthetic_set import SyntheticSet
 
-__all__ = ["DEFAULT", "METHODS", "app", "check_chunk", "check_counts", "finish", "method_command"]
+__all__ = ["DEFAULT", "METHODS", "app", "check_counts", "finish", "method_command", "say_cost"]
 
+QUICK, SMALL = 30, 2 * 10**9
+"""Seconds and bytes below which an estimate is not worth a line."""
 DEFAULT = "distribution"
 """`synthesis.methods.DEFAULT`, which imports torch."""
 METHODS = family("datafree.synthesis.methods", "method")
@@ -97,7 +98,6 @@ def _synthesize(
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
     from ..synthesis import methods
-    from ..synthesis.methods.inversion import InversionSettings
     from ..synthesis.synthetic_set import SET_FOLDER, chunk_size, make_set, memory_hashes
 
     check_counts(out, images=images, chunk=chunk, workers=workers)
@@ -106,9 +106,7 @@ def _synthesize(
     method = methods.resolve_for(method, network, record)
     chunk = chunk_size(method, network, images, out) if chunk is None else chunk
     check_record(method, network, source, record)
-    is_optimised = isinstance(method, InversionSettings)
-    if is_optimised:
-        check_chunk(network, chunk, min(workers or os.cpu_count() or 1, -(-images // chunk)))
+    say_cost(network, method, images, chunk, workers)
     options = {
         "model": teacher, "images": images, "chunk": chunk, **with_paths(method), **settings_of(source),
         **asdict(run),
@@ -121,14 +119,26 @@ def _synthesize(
             finish(make_set(network, record, method, folder, progress=progress, **units), folder, log)
 
 
-def check_chunk(network: "Network", chunk: int, workers: int) -> None:
-    """Raises UserError where the chunks that are made at a time cannot fit in memory, naming fewer or smaller ones."""
-    from ..synthesis.cost import inversion_bytes
+def say_cost(network: "Network", method: Any, images: int, chunk: int, workers: int | None) -> None:
+    """Prints the time and memory that a method which optimises pixels will need, where they are not small.
 
-    image_bytes = inversion_bytes(network, 1)
-    smaller = [("--workers 1", image_bytes * chunk)] if workers > 1 else []
-    smaller += [(f"--workers 1 --chunk {size}", image_bytes * size) for size in (chunk // 4, chunk // 16, 1) if size]
-    check_cost(image_bytes * chunk * workers, f"making {workers} x {chunk:,} images at a time", smaller)
+    Raises UserError for chunks that cannot fit into memory.
+    """
+    from ..synthesis.cost import fitting_workers, step_cost
+    from ..synthesis.synthetic_set import is_optimised
+
+    if not is_optimised(method) or network.device.type != "cpu":
+        return
+    cost, chunks = step_cost(network), -(-images // chunk)
+    count = fitting_workers(cost, chunk, chunks, workers)
+    seconds = cost.duration(images, chunk, count, getattr(method, "settings", method).steps)
+    needed = count * cost.bytes(min(images, chunk))
+    if main_process() and (seconds > QUICK or needed > SMALL):
+        at_once = f"{count} x {chunk:,}" if count > 1 else f"{min(images, chunk):,}"
+        print(
+            f"estimate: {duration(seconds)} and {in_words(needed)} of memory, for {at_once} images at a time on one thread"
+            f"{' each' if count > 1 else ''}"
+        )
 
 
 def check_counts(out: Path, *, images: int, chunk: int | None, workers: int | None) -> None:

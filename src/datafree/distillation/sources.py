@@ -22,15 +22,15 @@ from ..data.augmentation import Augmentation
 from ..data.dataset_checks import as_input
 from ..models.class_names import check_order
 from ..models.input_spec import InputSpec
-from ..models.network import Network
+from ..models.network import LARGE, Network
 from ..models.pixel_bytes import to_pixels
 from ..records.record import Record
 from ..synthesis import methods
-from ..synthesis.cost import check_chunk
+from ..synthesis.cost import affordable_chunk, check_chunk
 from ..synthesis.made_chunk import made_chunk
 from ..synthesis.methods import BoundMethod, Synthesizer
 from ..synthesis.sampling import Samples
-from ..synthesis.synthetic_set import SyntheticSet
+from ..synthesis.synthetic_set import SyntheticSet, is_optimised
 
 __all__ = [
     "EPOCH_IMAGES",
@@ -50,6 +50,8 @@ EPOCH_IMAGES = 20_000
 """Default number of new images per epoch."""
 
 
+FRESH = 1024
+"""Default number of new images that are made at a time."""
 ORDER_BYTES = 24
 """Bytes for each image of an epoch's order: random positions, their parts and the joined ones, all int64."""
 
@@ -142,7 +144,7 @@ class FreshImages:
     spec: InputSpec
     bound_method: BoundMethod
     images: int
-    chunk: int = 1024
+    chunk: int = FRESH
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -180,7 +182,8 @@ class FreshImages:
 
     def _labelled_chunk(self, index: int, seed: int) -> tuple[Tensor, Tensor]:
         pixels = made_chunk(self.bound_method, index, seed, self.chunk).pixels
-        return pixels, self.bound_method.teacher.predict(pixels, batch=self.chunk)
+        batch = self.chunk if self.spec.pixels <= LARGE else None
+        return pixels, self.bound_method.teacher.predict(pixels, batch=batch)
 
 
 @dataclass(frozen=True)
@@ -285,16 +288,19 @@ def fresh_images(
     record: Record | None = None,
     *,
     images: int = EPOCH_IMAGES,
-    chunk: int = 1024,
+    chunk: int | None = None,
 ) -> FreshImages:
     """`images` new images per epoch from `method`: a name, a mapping with `method`, or settings.
 
-    `chunk` images are made at a time. Suits methods that draw images in closed form; others optimise every image.
+    `chunk` images are made at a time, by default 1,024, or fewer large ones. Suits methods that draw images in closed form;
+    others optimise every image.
     """
     check_count("images", images)
     if record is not None:
         record.check_teacher(teacher)
     settings = methods.resolve(method)
+    if chunk is None:
+        chunk = affordable_chunk(teacher, FRESH) if is_optimised(settings) else FRESH
     bound = settings.bind(teacher, record)
     return FreshImages(bound.teacher.spec, bound, images, chunk)
 

@@ -26,9 +26,11 @@ from .outputs import has_several, logits_of, output_name
 if TYPE_CHECKING:
     from ..records.record import Record
 
-__all__ = ["Network", "OpaqueModule", "copied", "frozen", "unwrapped"]
+__all__ = ["LARGE", "Network", "OpaqueModule", "copied", "frozen", "unwrapped"]
 
 PROBES = 16
+LARGE = 3 * 64 * 64
+"""Numbers in an image from which on fewer are predicted at a time."""
 
 Channels: TypeAlias = float | Sequence[float] | np.ndarray | Tensor
 """One number for all channels, or one for each."""
@@ -226,7 +228,8 @@ class Network:
     def predict(self, pixels: Tensor, batch: int | None = None, *, finite: bool = True) -> Tensor:
         """Logits in eval mode without gradients, `batch` images at a time, as float32 on the CPU.
 
-        By default 128 on a CPU, whose caches hold that many (half the time of 512 for a ResNet-20), and 512 elsewhere.
+        By default 128 on a CPU, whose caches hold that many (half the time of 512 for a ResNet-20), and 512 elsewhere; fewer
+        images of more than 64 x 64 pixels, whose activations would need gigabytes.
         Raises UserError for images of another shape or number format, for NaN and infinity in them, and, if `finite`, in the
         logits, from which no class could be chosen. Pixels beyond the spec's range are accepted, since some methods make
         such images.
@@ -235,13 +238,17 @@ class Network:
             check_count("batch", batch)
         self.spec.check_finite(pixels)
         device = self.device
-        batch = batch or (128 if device.type == "cpu" else 512)
+        batch = batch or self._batch(device)
         with frozen(self.module):
             parts = [self._narrow(self.logits(part.to(device))).cpu() for part in pixels.split(batch)]
         logits = torch.cat(parts) if parts else torch.empty(0, len(self.spec.classes))
         if finite:
             check_finite(self.name, logits)
         return logits
+
+    def _batch(self, device: torch.device) -> int:
+        usual = 128 if device.type == "cpu" else 512
+        return max(1, min(usual, usual * LARGE // self.spec.pixels))
 
     def _narrow(self, logits: Tensor) -> Tensor:
         """Logits as float32. Raises UserError if that changes the class of an image."""

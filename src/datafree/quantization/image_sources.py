@@ -213,7 +213,8 @@ def _synthetic(
 ) -> Images:
     """`count` images from a method, made in chunks and clamped to the network's range."""
     bound, parts = methods.bind(method, network, record, progress=progress), []
-    size = chunk_size(method, network, count) if hasattr(method, "chunk_size") else CHUNK
+    size = chunk_size(method, network, count)
+    size = size if hasattr(method, "chunk_size") else min(size, CHUNK, count)
 
     def report(finished: int, share: float) -> None:
         progress(images_made(finished, share, size, count), count)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,23 +12,38 @@ from torch import Tensor, nn
 from .._core import memory
 from .._core.errors import UserError
 from .._core.memory import check_cost
+from .._core.threads import one_thread
 from ..models import hooks as tap_names
 from ..models.input_spec import InputSpec
-from ..models.network import Network
+from ..models.memory_format import channels_last
+from ..models.network import Network, frozen
 from ..records.cost import FLOAT32, FLOAT64
 
 if TYPE_CHECKING:
     from ..records.record import Record
 
 __all__ = [
+    "StepCost",
+    "affordable_chunk",
     "check_chunk",
     "check_distribution",
     "check_images",
     "classes_at_a_time",
     "distribution_bytes",
+    "fitting_workers",
     "inversion_bytes",
+    "step_cost",
 ]
 
+CHUNK_BYTES = 4 * 10**9
+"""Memory that a chunk of optimised images needs at most by default."""
+MULTIPLE = 8
+"""Default chunks that are smaller than the largest have a multiple of this number of images."""
+SHARE = 0.8
+"""Share of the available memory that chunks made at the same time may need by default."""
+KEPT = 1.3
+"""Largest memory of a step over what autograd keeps."""
+OVERHEAD = 2 * 10**8
 FIT_COPIES = 8
 """float32 copies of a class's covariance while it is fitted; the eigendecomposition needs most of them."""
 
@@ -74,7 +91,7 @@ def classes_at_a_time(workers: int, pixels: int) -> int:
 def check_distribution(network: Network, record: Record, rank: int) -> None:
     """Raises UserError if there is too little memory to fit the distribution; it names a method that fits."""
     top = tap_names.layers(network)[-1]
-    inversion = inversion_bytes(network, 1)
+    inversion = step_cost(network).image
     alternatives = [("the method 'inception'", inversion)]
     if any(entry.taps == (top,) for entry in record.of_kind("moments").values()):
         alternatives.insert(0, ("the method 'top'", inversion))
@@ -93,22 +110,107 @@ def _covariances(record: Record, classes: int) -> int:
     return 3 * classes  # also the first layer's, and their product with its inverse
 
 
-def inversion_bytes(network: Network, images: int) -> int:
-    """Bytes of one inversion step on `images` images: activations and pixels, with gradients and Adam's moments."""
-    units: list[int] = []
+class StepCost(NamedTuple):
+    """Memory and time of a step of optimising pixels on a network."""
 
-    def count_output(_: nn.Module, __: Any, output: Any) -> None:
-        units.append(output.numel() if isinstance(output, Tensor) else 0)
+    fixed: int
+    """Bytes, for any number of images: copies of the weights in other orders, and the libraries' buffers."""
+    image: int
+    """Bytes for each image."""
+    seconds: float
+    """For each image, on one thread."""
 
-    leaves = [module for module in network.module.modules() if not [*module.children()]]
-    handles = [
-        module.register_forward_hook(count_output)
-        for module in leaves
-        if not isinstance(module, torch.jit.ScriptModule)
-    ]
+    def bytes(self, images: int) -> int:
+        return self.fixed + images * self.image
+
+    def duration(self, images: int, chunk: int, workers: int, steps: int) -> float:
+        """Seconds to make `images` images, `workers` chunks at a time on one thread each."""
+        rounds = -(-images // (chunk * workers))
+        return steps * self.seconds * min(images, chunk) * rounds
+
+
+def step_cost(network: Network) -> StepCost:
+    """The cost of a step, measured on one and on two of the network's probe images.
+
+    What autograd keeps for the gradient of the pixels is counted; the rest follows from nine networks of 32 and 224 pixels
+    (see docs/benchmarks.md), whose largest memory it exceeds by 0 to 40 %. Zero for a network without gradient.
+    """
+    kept: list[tuple[int, int]] = []
+    seconds = 0.0
+    for images in (1, 2):
+        try:
+            with one_thread():
+                began = time.perf_counter()
+                kept.append(_kept(network, images))
+                seconds = (time.perf_counter() - began) / images
+        except (RuntimeError, NotImplementedError):  # no gradient, which the method refuses
+            return StepCost(0, 0, 0.0)
+    (one, _), (two, largest) = kept
+    pixels = FLOAT32 * network.spec.pixels
+    image = (
+        int(KEPT * max(0, two - one)) + 6 * pixels + 2 * largest // 2
+    )  # pixels, gradient, Adam's moments, what they give
+    return StepCost(OVERHEAD + 3 * network.nbytes(), image, seconds)
+
+
+def _kept(network: Network, images: int) -> tuple[int, int]:
+    """Bytes of all tensors that autograd keeps for the gradient of the pixels, and of the largest activation."""
+    storages: dict[int, torch.UntypedStorage] = {}
+    largest = 0
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage
+        return tensor
+
+    def see(_: nn.Module, __: Any, output: Any) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.numel() * output.element_size())
+
+    pixels = network.probes()[:images].to(network.device).requires_grad_(True)
+    leaves = [part for part in network.module.modules() if not [*part.children()]]
+    handles = [part.register_forward_hook(see) for part in leaves if not isinstance(part, torch.jit.ScriptModule)]
     try:
-        network.predict(network.probes()[:1])
+        with channels_last(network), frozen(network.module), torch.autograd.graph.saved_tensors_hooks(keep, _same):
+            torch.autograd.grad(network.logits(pixels).sum(), pixels)
     finally:
         for handle in handles:
             handle.remove()
-    return FLOAT32 * images * (2 * sum(units) + 6 * network.spec.pixels)
+    return sum(storage.nbytes() for storage in storages.values()), largest
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def inversion_bytes(network: Network, images: int) -> int:
+    """Bytes of one step on the pixels of `images` images."""
+    return step_cost(network).bytes(images)
+
+
+def affordable_chunk(network: Network, largest: int) -> int:
+    """Default number of images that are optimised together: `largest`, or as many as need `CHUNK_BYTES`.
+
+    It does not depend on the machine, so that the same seed makes the same images everywhere.
+    """
+    cost = step_cost(network)
+    if cost.bytes(largest) <= CHUNK_BYTES:
+        return largest
+    return max(MULTIPLE, (CHUNK_BYTES - cost.fixed) // cost.image // MULTIPLE * MULTIPLE)
+
+
+def fitting_workers(cost: StepCost, chunk: int, chunks: int, workers: int | None) -> int:
+    """Number of chunks that are made at a time: `workers`, or by default as many as there are cores and memory for.
+
+    Raises UserError if one chunk, or that many, cannot fit into memory; it names what fits.
+    """
+    cores, free, one = os.cpu_count() or 1, memory.available(), cost.bytes(chunk)
+    count = min(chunks, cores if workers is None else workers)
+    if workers is None and free is not None:
+        count = max(1, min(count, int(SHARE * free) // max(1, one)))
+    smaller = [("`workers=1`", one)] if count > 1 else []
+    sizes = [size for size in (chunk // 4, chunk // 16, 1) if size]
+    smaller += [(f"`workers=1` and `chunk={size}`", cost.bytes(size)) for size in sizes]
+    check_cost(one * count, f"making {count} x {chunk:,} images at a time", smaller)
+    return count

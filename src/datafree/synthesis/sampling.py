@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -101,13 +100,13 @@ def sample(
     check_cost(
         8 * n * teacher.spec.pixels, f"{n:,} images in memory", otherwise="give a smaller n, or use synthesize(...)"
     )
-    settings, bound, chunk = prepare(teacher, record, settings, n, chunk, workers, out=None, progress=progress)
+    settings, bound, chunk, workers = prepare(teacher, record, settings, n, chunk, workers, out=None, progress=progress)
     indices = range(-(-n // chunk))
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     progress(0, n)
     chunks = in_order(
         bound, indices, lambda index, thread_method: stored_chunk(thread_method, index, seed, chunk, settings.in_range),
-        workers or os.cpu_count() or 1, lambda finished, share: progress(images_made(finished, share, chunk, n), n),
+        workers, lambda finished, share: progress(images_made(finished, share, chunk, n), n),
     )  # fmt: skip
     with closing(chunks):
         parts.extend(chunks)

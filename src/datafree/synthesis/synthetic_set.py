@@ -62,14 +62,15 @@ from ..runs.provenance import public_paths
 from ..runs.resumable import holds_state
 from ..runs.run_log import RunLog
 from . import methods
-from .cost import check_chunk
+from .cost import affordable_chunk, check_chunk, fitting_workers, step_cost
 from .made_chunk import made_chunk
 from .methods import BoundMethod, Synthesizer
+from .methods.inversion import InversionSettings
 
 __all__ = [
-    "CHUNK", "IMAGES", "SET_FOLDER", "SyntheticSet", "balanced_cut", "check_grows", "chunk_size", "images_made", "in_order",
-    "judged", "make_set", "memory_hashes", "near_chance", "prepare", "read_about", "renamed_chunk", "set_result",
-    "stored_chunk", "synthesize", "write_log",
+    "CHUNK", "IMAGES", "SET_FOLDER", "SyntheticSet", "balanced_cut", "check_grows", "chunk_size", "images_made",
+    "in_order", "is_optimised", "judged", "make_set", "memory_hashes", "near_chance", "prepare", "read_about",
+    "renamed_chunk", "set_result", "stored_chunk", "synthesize", "worker_count", "write_log",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -313,13 +314,26 @@ def _key(about: dict[str, Any]) -> str:
 
 
 def chunk_size(method: Any, teacher: Network, images: int, out: Path | None = None) -> int:
-    """Default number of images in a chunk: 256, or the method's own for that many images, or that of the set in `out`."""
-    size_of = getattr(method, "chunk_size", None)
-    if size_of is None or images < 1:
-        return CHUNK
+    """Default number of images in a chunk: 256, or fewer large ones, or the method's own for that many images, or that of
+    the set in `out`.
+    """
     if out is not None and (out / "set.json").is_file():
         return int(read_about(out)["unit"])
-    return size_of(len(teacher.spec.classes), images)
+    size_of = getattr(method, "chunk_size", None)
+    chunk = CHUNK if size_of is None or images < 1 else size_of(len(teacher.spec.classes), images)
+    return affordable_chunk(teacher, chunk) if is_optimised(method) else chunk
+
+
+def is_optimised(method: Any) -> bool:
+    """Whether the method optimises the pixels of a chunk together."""
+    return isinstance(getattr(method, "settings", method), InversionSettings)
+
+
+def worker_count(method: Any, teacher: Network, images: int, chunk: int, workers: int | None) -> int:
+    """Number of chunks that are made at a time; see `fitting_workers`."""
+    if is_optimised(method) and teacher.device.type == "cpu":
+        return fitting_workers(step_cost(teacher), chunk, -(-images // chunk), workers)
+    return workers or os.cpu_count() or 1
 
 
 def balanced_cut(labels: Tensor, index: int, chunk: int, count: int, classes: int) -> Tensor:
@@ -398,7 +412,7 @@ def make_set(
 ) -> SyntheticSet:
     """`synthesize` without run.json, which a command writes itself."""
     with together():
-        method, bound, chunk = prepare(
+        method, bound, chunk, workers = prepare(
             teacher, record, method, images, chunk, workers, out=Path(out), progress=progress
         )
         check_grows(Path(out), images)
@@ -407,7 +421,7 @@ def make_set(
         about = _about(bound.teacher, record, getattr(bound, "settings", method), seed, chunk)
         try:
             with locked(folder) if world().rank == 0 else nullcontext():
-                _fill(folder, bound, about, images, method.in_range, workers or os.cpu_count() or 1, progress)
+                _fill(folder, bound, about, images, method.in_range, workers, progress)
         except Exception:
             _undo(folder, names_before)
             raise
@@ -473,9 +487,9 @@ def prepare(
     *,
     out: Path | None,
     progress: Progress = silent,
-) -> tuple[Synthesizer, BoundMethod, int]:
-    """The method's settings, the method bound to the teacher and its record, and the number of images in a chunk. A long
-    preparation of the method is a stage of `progress`.
+) -> tuple[Synthesizer, BoundMethod, int, int]:
+    """The method's settings, the method bound to the teacher and its record, the number of images in a chunk, and that of
+    chunks made at a time. A long preparation of the method is a stage of `progress`.
 
     Raises UserError for counts below 1, and if method, record and teacher do not fit each other. Writes nothing.
     """
@@ -495,7 +509,7 @@ def prepare(
         record.check_teacher(teacher)
     with one_thread():  # an eigenbasis must not depend on the number of cores either
         bound = methods.bind(method, teacher, record, workers=workers or os.cpu_count() or 1, progress=progress)
-    return method, bound, chunk
+    return method, bound, chunk, worker_count(method, teacher, images, chunk, workers)
 
 
 def _fill(
