@@ -135,7 +135,7 @@ WRONG = [
     ("expand teacher nosuch --out o", "no condensed set nosuch; run datafree condense or import-condensed first"),
     ("expand teacher set --out o", "no condensed set set/condensed.safetensors"),
     ("expand teacher set/unit-000000.safetensors --out o", "is of kind 'shard'; expected 'condensed'"),
-    ("expand nosuch few --out o", "no model 'nosuch' in the zoo"),
+    ("expand nosuch few --out o", "no release folder 'nosuch', and no network of that name in the zoo"),
     ("expand teacher larger --out o", "the condensed set has images (1, 9, 8) of 10 classes, hinton16 expects (1, 8, 8)"),
     ("expand teacher few --alignment mdm --out o", "no kind of alignment 'mdm'; nearest: 'mmd'"),
     ("expand teacher few --images 0 --out o", "--images: got 0, expected at least 1"),

@@ -16,7 +16,7 @@ from .loading import check_record, code_of_settings, inputs_of, load_record, loa
 from .method_options import flattened, of_settings, values
 from .progress_bar import bar
 from .settings_source import SettingsText, family, read
-from .synthesize import check_counts, finish, say_cost
+from .synthesize import check_counts, estimate, finish
 
 __all__ = ["DEFAULT", "KINDS", "app", "kind_command"]
 
@@ -123,7 +123,7 @@ def _expand(
     chunk = chunk_size(method, network, images, out) if chunk is None else chunk
     check_record(method, network, source, record)
     inverted = isinstance(method, GuidedInversion)
-    say_cost(network, method, images, chunk, workers)
+    opening = estimate(network, method, images, chunk, workers)
     if not isinstance(settings, Expansion) and not has_statistics(network, record):
         raise UserError(
             f"--generator: {network.name} has no batch norm and no record of moments of its layers (datafree record moments "
@@ -138,7 +138,7 @@ def _expand(
     inputs |= code_of_settings("expansion", settings)
     log = RunLog("expand", options, {**inputs, "condensed": condensed}, hashes=memory_hashes(network, record))
     units: dict[str, Any] = {"images": images, "chunk": chunk, "workers": workers, "seed": run.seed}
-    with output_folder(out, SET_FOLDER, log) as folder, bar("expand", run.quiet) as progress:
+    with output_folder(out, SET_FOLDER, log) as folder, bar("expand", run.quiet, opening) as progress:
         if folder is None:
             return
         synthetic_set = make_set(network, record, method, folder, progress=progress, **units)

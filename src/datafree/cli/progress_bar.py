@@ -24,22 +24,26 @@ EVERY = 5.0
 
 
 @contextmanager
-def bar(text: str, quiet: bool) -> Iterator[Progress]:
-    """Progress with the time taken and an estimate of the time left; none where `quiet`, and in further processes."""
+def bar(text: str, quiet: bool, opening: str | None = None) -> Iterator[Progress]:
+    """Progress with the time taken and an estimate of the time left; none where `quiet`, and in further processes.
+
+    `opening` is a line before the first report.
+    """
     if quiet or not main_process():
         yield silent
     elif sys.stderr.isatty():
-        with _bar(text) as update:
+        with _bar(text, opening) as update:
             yield update
     else:
-        yield Lines(text)
+        yield Lines(text, opening)
 
 
 class Lines:
     """A line for each epoch, with its loss; for work without epochs one every few seconds, and one at its end."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, opening: str | None = None):
         self.text, self.began, self.last = text, time.monotonic(), time.monotonic()
+        self.opening = opening
         self.first: tuple[int, float] | None = None
         """Steps and time at the first report: a run that continues begins with the steps of the earlier one."""
         self.place = (0, 0)
@@ -47,6 +51,9 @@ class Lines:
 
     def __call__(self, steps: int, total: int) -> None:
         now = time.monotonic()
+        if self.opening is not None:
+            self.note(self.opening)
+            self.opening = None
         if self.first is None:
             self.first = (0, self.began) if steps <= 1 else (steps, now)
         self.place = (steps, total)
@@ -93,12 +100,14 @@ def duration(seconds: float) -> str:
 class Bar:
     """A bar, and one more for each stage before the job itself; nothing is shown before the first number arrives."""
 
-    def __init__(self, text: str, display: RichProgress):
-        self.text, self.display, self.last = escaped(text), display, 0.0
+    def __init__(self, text: str, display: RichProgress, opening: str | None = None):
+        self.text, self.display, self.last, self.opening = escaped(text), display, 0.0, opening
         self.task: TaskID | None = None
 
     def __call__(self, steps: int, total: int) -> None:
         if self.task is None:  # not before: what is wrong with the settings is said without a bar
+            if self.opening is not None:
+                self.note(self.opening)
             self.task = self.display.add_task(self.text, total=total)
             self.display.start()
         if steps >= total or time.perf_counter() - self.last > 0.1:
@@ -116,7 +125,7 @@ class Bar:
 
 
 @contextmanager
-def _bar(text: str) -> Iterator[Progress]:
+def _bar(text: str, opening: str | None) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -138,7 +147,7 @@ def _bar(text: str) -> Iterator[Progress]:
     stream = Stream(sys.stderr, lines=False, logged=False)
     display = Progress(*columns, console=Console(file=cast(IO[str], stream)))
     try:
-        yield Bar(text, display)
+        yield Bar(text, display, opening)
     except BaseException:
         display.live.transient = True  # the one line of the error stays alone
         raise

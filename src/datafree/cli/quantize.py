@@ -25,6 +25,7 @@ from .loading import (
     say_size,
 )
 from .progress_bar import bar
+from .synthesize import estimate
 
 if TYPE_CHECKING:
     from ..data import Dataset
@@ -40,7 +41,7 @@ def quantize(
     out: Path,
     bits: Bits,
     calibrate: str | None,
-    images: int,
+    images: int | None,
     equalise: bool,
     correct_bias: Literal["analytic", "empirical", "none"],
     target_cpu: TargetCPU,
@@ -63,12 +64,20 @@ def quantize(
     from ..data.dataset_checks import check_classes
     from ..evaluation.accuracy import evaluate
     from ..quantization import check_mobile, onnx_content, require
-    from ..quantization.image_sources import default_method, reads_data, reads_record
+    from ..quantization.image_sources import (
+        chunk_of,
+        default_images,
+        default_method,
+        method_of,
+        reads_data,
+        reads_record,
+    )
     from ..quantization.quantized_network import UNUSED_RECORD
     from ..quantization.writing import write_files
     from ..releases.quantized import QUANTIZED_FOLDER
     from ..runs.output_folder import STATE, output_folder
     from ..runs.run_log import RunLog, hash_of
+    from ..synthesis import methods
 
     require()
     settings, data, run = settings or FineTuning(), data or Data(), run or Run()
@@ -79,7 +88,7 @@ def quantize(
         raise UserError(
             "--correct-bias: got empirical with --calibrate none, expected images to correct on; give analytic"
         )
-    if images < 1:
+    if images is not None and images < 1:
         raise UserError(f"--images: got {images}, expected at least 1; give a positive count")
     check_data(data, *(name for name in (calibrate, finetune) if name is not None and reads_data(name)))
     if code is None:
@@ -92,6 +101,11 @@ def quantize(
     is_default = calibrate is None
     if calibrate is None:
         calibrate = default_method(network, stored_record)
+    images = default_images(network, calibrate) if images is None else images
+    opening = None
+    if calibrate in methods.methods():
+        method = method_of(calibrate)
+        opening = estimate(network, method, images, chunk_of(method, network, images), 1, all_threads=True)
     named = [calibrate] if finetune is None else [calibrate, finetune]
     if stored_record is not None and not any(reads_record(network, stored_record, name) for name in named):
         if record is not None and not is_default:
@@ -131,7 +145,7 @@ def quantize(
             correct_bias=correct_bias, target_cpu=target_cpu,
             fine_tune=finetune and {"images": datasets.get("finetune", finetune), **settings.model_dump()},
             record=stored_record, seed=run.seed, state=folder / STATE, identity=identity,
-            stages=lambda stage: bar(stage, run.quiet),
+            stages=lambda stage: bar(stage, run.quiet, opening if stage == f"{calibrate} images" else None),
         )  # fmt: skip
         for dataset in datasets.values():
             say_size(network, dataset)

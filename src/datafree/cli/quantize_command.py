@@ -16,7 +16,6 @@ from .settings_source import read
 
 __all__ = ["quantize"]
 
-IMAGES = 256
 TUNING = Group("With --finetune", sort_key=1)
 BitOptions = of_settings(read("datafree.releases.bits", "Bits"))
 TuningOptions = of_settings(read("datafree.quantization.settings", "FineTuning"), group=TUNING)
@@ -29,7 +28,7 @@ def quantize(
     out: Path,
     bits: Annotated[BitOptions | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
     calibrate: str | None = None,
-    images: Whole = IMAGES,
+    images: Whole | None = None,
     equalise: bool = True,
     correct_bias: Literal["analytic", "empirical", "none"] = "analytic",
     target_cpu: Literal["any", "vnni"] = "any",
@@ -65,7 +64,8 @@ def quantize(
         the name of a built-in synthesis method makes images for it, in 40 steps; `none` uses the batch norms alone. `bns` by
         default; `distribution` where there is no batch norm and a record of pixels alone. Images need no labels.
     images
-        Number of images to calibrate on.
+        Number of images to calibrate on: by default 256, or fewer, but at least 64, if they are made and larger than 64 x
+        64.
     equalise
         First make the ranges of neighbouring layers' weights alike (Nagel et al. 2019).
     correct_bias

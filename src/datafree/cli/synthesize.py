@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..runs.run_log import RunLog
     from ..synthesis.synthetic_set import SyntheticSet
 
-__all__ = ["DEFAULT", "METHODS", "app", "check_counts", "finish", "method_command", "say_cost"]
+__all__ = ["DEFAULT", "METHODS", "app", "check_counts", "estimate", "finish", "method_command"]
 
 QUICK, SMALL = 30, 2 * 10**9
 """Seconds and bytes below which an estimate is not worth a line."""
@@ -106,7 +106,7 @@ def _synthesize(
     method = methods.resolve_for(method, network, record)
     chunk = chunk_size(method, network, images, out) if chunk is None else chunk
     check_record(method, network, source, record)
-    say_cost(network, method, images, chunk, workers)
+    opening = estimate(network, method, images, chunk, workers)
     options = {
         "model": teacher, "images": images, "chunk": chunk, **with_paths(method), **settings_of(source),
         **asdict(run),
@@ -114,13 +114,20 @@ def _synthesize(
     inputs = inputs_of(teacher, source, record=True) | code_of_settings("method", method)
     log = RunLog("synthesize", options, inputs, hashes=memory_hashes(network, record))
     units: dict[str, Any] = {"images": images, "chunk": chunk, "workers": workers, "seed": run.seed}
-    with output_folder(out, SET_FOLDER, log) as folder, bar(f"synthesize {method.method}", run.quiet) as progress:
+    with (
+        output_folder(out, SET_FOLDER, log) as folder,
+        bar(f"synthesize {method.method}", run.quiet, opening) as progress,
+    ):
         if folder is not None:
             finish(make_set(network, record, method, folder, progress=progress, **units), folder, log)
 
 
-def say_cost(network: "Network", method: Any, images: int, chunk: int, workers: int | None) -> None:
-    """Prints the time and memory that a method which optimises pixels will need, where they are not small.
+def estimate(
+    network: "Network", method: Any, images: int, chunk: int, workers: int | None, *, all_threads: bool = False
+) -> str | None:
+    """The time and memory that a method which optimises pixels will need; None for other methods, and where they are small.
+
+    A chunk is made on one thread, or on `all_threads`.
 
     Raises UserError for chunks that cannot fit into memory.
     """
@@ -128,17 +135,16 @@ def say_cost(network: "Network", method: Any, images: int, chunk: int, workers: 
     from ..synthesis.synthetic_set import is_optimised
 
     if not is_optimised(method) or network.device.type != "cpu":
-        return
-    cost, chunks = step_cost(network), -(-images // chunk)
+        return None
+    cost, chunks = step_cost(network, all_threads=all_threads), -(-images // chunk)
     count = fitting_workers(cost, chunk, chunks, workers)
     seconds = cost.duration(images, chunk, count, getattr(method, "settings", method).steps)
     needed = count * cost.bytes(min(images, chunk))
-    if main_process() and (seconds > QUICK or needed > SMALL):
-        at_once = f"{count} x {chunk:,}" if count > 1 else f"{min(images, chunk):,}"
-        print(
-            f"estimate: {duration(seconds)} and {in_words(needed)} of memory, for {at_once} images at a time on one thread"
-            f"{' each' if count > 1 else ''}"
-        )
+    if seconds <= QUICK and needed <= SMALL:
+        return None
+    at_once = f"{count} x {chunk:,}" if count > 1 else f"{min(images, chunk):,}"
+    threads = "" if all_threads else " on one thread each" if count > 1 else " on one thread"
+    return f"estimate for {images:,} images: {duration(seconds)}, {in_words(needed)} of memory; {at_once} at a time{threads}"
 
 
 def check_counts(out: Path, *, images: int, chunk: int | None, workers: int | None) -> None:

@@ -24,7 +24,7 @@ from ..data.condensed import methods as condensing
 from ..data.condensed.condensed_set import Condensed
 from ..data.registry import PATHS
 from ..models.missing_layers import is_program, no_batch_norm
-from ..models.network import Network
+from ..models.network import LARGE, Network
 from ..models.pixel_bytes import pixels_for
 from ..records.divergence import has_statistics
 from ..records.record import Record
@@ -61,6 +61,8 @@ STEPS = 40
 NOISE_IMAGES = 1000
 """Default number of images that are made."""
 CHUNK = 128
+IMAGES, FEWEST = 256, 64
+"""Number of images that ranges are chosen on by default, and the smallest of large images."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,14 @@ def default_method(network: Network, record: Record | None) -> str:
             "a folder of images (labels are not needed), a data set, 'inception', or 'noise'"
         ) from None
     return "distribution"
+
+
+def default_images(network: Network, source: ImageSource) -> int:
+    """Default number of images that ranges are chosen on: fewer of large ones that are made, since they have more places."""
+    is_method = isinstance(source, Synthesizer) and not isinstance(source, type)
+    if not (is_method or (isinstance(source, (str, Path)) and is_made(str(source)))):
+        return IMAGES
+    return max(FEWEST, min(IMAGES, IMAGES * LARGE // network.spec.pixels))
 
 
 def is_made(name: str, role: str = "") -> bool:
@@ -196,8 +206,7 @@ def _from_name(
         return Images(pixels, Origin(f"{len(pixels):,} images of noise", synthetic=True, images=len(pixels)), name)
     if is_method:
         check_images(count or NOISE_IMAGES, network.spec)
-        settings = {"steps": STEPS} if "steps" in methods.methods()[name].model_fields else {}
-        method = methods.from_name(name, **settings)
+        method = method_of(name)
         return _synthetic(network, method, count or NOISE_IMAGES, name, record, seed, progress)
     if (Path(name) / "set.json").is_file():
         return _from_set(network, SyntheticSet.open(name), count)
@@ -208,13 +217,23 @@ def _from_name(
     return _from_dataset(network, load_data(base, split, **labels), count)
 
 
+def method_of(name: str) -> Synthesizer:
+    """The synthesis method of that name, with the settings for ranges."""
+    settings = {"steps": STEPS} if "steps" in methods.methods()[name].model_fields else {}
+    return methods.from_name(name, **settings)
+
+
+def chunk_of(method: Synthesizer, network: Network, count: int) -> int:
+    """Number of images that are made together."""
+    size = chunk_size(method, network, count)
+    return size if hasattr(method, "chunk_size") else min(size, CHUNK, count)
+
+
 def _synthetic(
     network: Network, method: Any, count: int, setting: Any, record: Record | None, seed: int, progress: Progress
 ) -> Images:
     """`count` images from a method, made in chunks and clamped to the network's range."""
-    bound, parts = methods.bind(method, network, record, progress=progress), []
-    size = chunk_size(method, network, count)
-    size = size if hasattr(method, "chunk_size") else min(size, CHUNK, count)
+    bound, parts, size = methods.bind(method, network, record, progress=progress), [], chunk_of(method, network, count)
 
     def report(finished: int, share: float) -> None:
         progress(images_made(finished, share, size, count), count)

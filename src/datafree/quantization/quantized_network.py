@@ -33,16 +33,22 @@ from ..synthesis.sampling import Samples
 from .executorch import check_mobile
 from .export import onnx_content
 from .fine_tuning import digest_of, finetune
-from .image_sources import NO_IMAGES, Images, ImageSource, Origin, default_method, load_images, reads_record
+from .image_sources import (
+    NO_IMAGES,
+    Images,
+    ImageSource,
+    Origin,
+    default_images,
+    default_method,
+    load_images,
+    reads_record,
+)
 from .post_training import Correction, Quantized
 from .post_training import calibrate as choose_grids
 from .settings import FineTuning
 from .writing import write_files
 
-__all__ = ["IMAGES", "QuantizedNetwork", "Stages", "quantize"]
-
-IMAGES = 256
-"""Default number of images that ranges are chosen on."""
+__all__ = ["QuantizedNetwork", "Stages", "quantize"]
 
 UNUSED_RECORD = ("with images that are not made with it", "a method in `calibrate` that uses it")
 """Where a record has no effect, and what uses one."""
@@ -180,7 +186,7 @@ def quantize(
     bits: Bits | str | int | None = None,
     *,
     calibrate: ImageSource | None = None,
-    images: int = IMAGES,
+    images: int | None = None,
     equalise: bool = True,
     correct_bias: Correction = "analytic",
     target_cpu: TargetCPU = "any",
@@ -200,8 +206,8 @@ def quantize(
     settings; `"noise"`; a data set by name; the path of a folder of images, an .npz file, a synthetic or condensed set;
     such a set, open; what `sample` returned; a torch Dataset or DataLoader; pixels (N, C, H, W) in the network's range,
     as a tensor or array; or `"none"` to use the batch norms only. By default `"bns"`, or `"distribution"` for a network
-    without batch norm if the `record` has pixels only. Labels are ignored. `images` is the number of images; tensors,
-    arrays and samples are used completely.
+    without batch norm if the `record` has pixels only. Labels are ignored. `images` is the number of images, by default
+    256, or fewer, but at least 64, if they are made and larger than 64 x 64; tensors, arrays and samples are used whole.
 
     `fine_tune`: images for distilling the original into the rounded network, as for `calibrate`; a `FineTuning`, to use the
     images for ranges; or both, ``{"images": ..., "epochs": 10}``.
@@ -216,7 +222,8 @@ def quantize(
     began = time.perf_counter()
     require("torchao")
     bits = _bits(bits)
-    check_count("images", images)
+    if images is not None:
+        check_count("images", images)
     check_target_cpu(target_cpu, bits)
     tuning, tuning_source = _fine_tuning(fine_tune)
     if correct_bias == "empirical" and _is_no_images(calibrate):
@@ -240,6 +247,7 @@ def quantize(
             unused("record", "one", *UNUSED_RECORD)
     stages = stages or (lambda _: nullcontext(progress))
     source = default_method(network, record) if calibrate is None else calibrate
+    images = default_images(network, source) if images is None else images
     with stages(f"{source} images" if isinstance(source, str) else "images") as report:
         ranges = load_images(network, source, images, role="calibrate", record=record, seed=seed, progress=report)
     tuning_images = ranges if tuning is not None else None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from .._core.threads import one_thread
 from ..models import hooks as tap_names
 from ..models.input_spec import InputSpec
 from ..models.memory_format import channels_last
-from ..models.network import Network, frozen
+from ..models.network import PROBES, Network, frozen
 from ..records.cost import FLOAT32, FLOAT64
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ SHARE = 0.8
 KEPT = 1.3
 """Largest memory of a step over what autograd keeps."""
 OVERHEAD = 2 * 10**8
+TIMED = 32
+"""Number of images of up to `SMALL` pixels that a step is timed on."""
+SMALL = 3 * 32 * 32
 FIT_COPIES = 8
 """float32 copies of a class's covariance while it is fitted; the eigendecomposition needs most of them."""
 
@@ -118,7 +123,7 @@ class StepCost(NamedTuple):
     image: int
     """Bytes for each image."""
     seconds: float
-    """For each image, on one thread."""
+    """For each image, on one thread or on all."""
 
     def bytes(self, images: int) -> int:
         return self.fixed + images * self.image
@@ -129,22 +134,33 @@ class StepCost(NamedTuple):
         return steps * self.seconds * min(images, chunk) * rounds
 
 
-def step_cost(network: Network) -> StepCost:
-    """The cost of a step, measured on one and on two of the network's probe images.
+_COSTS: WeakKeyDictionary[nn.Module, dict[tuple[InputSpec, bool], StepCost]] = WeakKeyDictionary()
+"""What was measured in this process."""
+
+
+def step_cost(network: Network, *, all_threads: bool = False) -> StepCost:
+    """The cost of a step, measured on one and on two of the network's probe images; its time on one or on all threads."""
+    costs = _COSTS.setdefault(network.module, {})
+    if (network.spec, all_threads) not in costs:
+        costs[network.spec, all_threads] = _measured(network, all_threads)
+    return costs[network.spec, all_threads]
+
+
+def _measured(network: Network, all_threads: bool) -> StepCost:
+    """The cost of a step.
 
     What autograd keeps for the gradient of the pixels is counted; the rest follows from nine networks of 32 and 224 pixels
     (see docs/benchmarks.md), whose largest memory it exceeds by 0 to 40 %. Zero for a network without gradient.
     """
-    kept: list[tuple[int, int]] = []
-    seconds = 0.0
-    for images in (1, 2):
-        try:
-            with one_thread():
-                began = time.perf_counter()
-                kept.append(_kept(network, images))
-                seconds = (time.perf_counter() - began) / images
-        except (RuntimeError, NotImplementedError):  # no gradient, which the method refuses
-            return StepCost(0, 0, 0.0)
+    timed = max(2, min(TIMED, TIMED * SMALL // network.spec.pixels))
+    try:
+        with channels_last(network), frozen(network.module), nullcontext() if all_threads else one_thread():
+            kept = [_kept(network, images) for images in (1, 2)]
+            began = time.perf_counter()
+            _gradient(network, timed)
+            seconds = (time.perf_counter() - began) / timed
+    except (RuntimeError, NotImplementedError):  # no gradient, which the method refuses
+        return StepCost(0, 0, 0.0)
     (one, _), (two, largest) = kept
     pixels = FLOAT32 * network.spec.pixels
     image = (
@@ -168,16 +184,20 @@ def _kept(network: Network, images: int) -> tuple[int, int]:
         if isinstance(output, Tensor):
             largest = max(largest, output.numel() * output.element_size())
 
-    pixels = network.probes()[:images].to(network.device).requires_grad_(True)
     leaves = [part for part in network.module.modules() if not [*part.children()]]
     handles = [part.register_forward_hook(see) for part in leaves if not isinstance(part, torch.jit.ScriptModule)]
     try:
-        with channels_last(network), frozen(network.module), torch.autograd.graph.saved_tensors_hooks(keep, _same):
-            torch.autograd.grad(network.logits(pixels).sum(), pixels)
+        with torch.autograd.graph.saved_tensors_hooks(keep, _same):
+            _gradient(network, images)
     finally:
         for handle in handles:
             handle.remove()
     return sum(storage.nbytes() for storage in storages.values()), largest
+
+
+def _gradient(network: Network, images: int) -> None:
+    pixels = network.probes().repeat(-(-images // PROBES), 1, 1, 1)[:images].to(network.device).requires_grad_(True)
+    torch.autograd.grad(network.logits(pixels).sum(), pixels)
 
 
 def _same(tensor: Tensor) -> Tensor:
