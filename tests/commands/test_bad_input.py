@@ -10,7 +10,7 @@ from datafree.releases.load import load_model
 
 NAMES = [
     ("trian hinton16", "no command 'trian'; nearest: 'train'"),
-    ("train nosuch --data digits --out o", "no release folder 'nosuch', and no network of that name in the zoo"),
+    ("train nosuch --data digits --out o", "no model 'nosuch' in the zoo"),
     ("train lenet6 --data digits --out o", "nearest: 'lenet5'"),
     ("train teacher --data digits --out o", "teacher is a trained release, expected a new network"),
     (
@@ -29,7 +29,7 @@ NAMES = [
     ("synthesize nosuch --out o", "no release folder 'nosuch', and no network of that name in the zoo"),
     ("synthesize hinton16 --out o", "model 'hinton16' has no weights; give a release folder, or --weights"),
     ("distill teacher --online distributoin --out o", "no synthesis method 'distributoin'; nearest: 'distribution'"),
-    ("distill teacher nosuch --set set --out o", "no release folder 'nosuch', and no network of that name in the zoo"),
+    ("distill teacher nosuch --set set --out o", "no model 'nosuch' in the zoo"),
     ("distill teacher --set nosuch --out o", "no synthetic set in nosuch"),
     ("distill teacher --set set --loss klx --out o", "--loss: got 'klx', expected 'kl' or 'mse'"),
     ("evaluate studnt --data digits", "no release folder 'studnt', and no network of that name in the zoo"),

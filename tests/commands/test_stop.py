@@ -183,4 +183,4 @@ def test_an_error_in_a_process_of_its_own_is_one_line_and_code_2():
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith("datafree: no model 'nosuch' in the zoo")
+    assert done.stderr.startswith("datafree: no release folder 'nosuch', and no network of that name in the zoo")
