@@ -12,9 +12,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pydantic
 import pytest
 import torch
-from cyclopts import App
+from cyclopts import App, Argument
 from sklearn import datasets
 from threadpoolctl import threadpool_limits
 from torch import nn
@@ -79,21 +80,38 @@ def _onnxruntime():
 
 @pytest.fixture(scope="session", autouse=True)
 def _operators_read_once():
-    """torch.onnx reads the signatures of its 550 operators anew for every export, almost half the time of a small one."""
+    """torch.onnx reads the signatures of its 550 operators anew for every export, and torch.export looks for composite
+    operators in each of 30 namespaces: half the time of a small one.
+    """
     try:
+        from torch._export import utils
         from torch.onnx._internal.exporter._registration import ONNXRegistry
-    except ImportError:  # private, and elsewhere in another torch: then as slow as it is
+
+        find, registered = utils._materialize_cpp_cia_ops, torch._C._dispatch_get_registrations_for_dispatch_key
+    except (ImportError, AttributeError):  # private, and elsewhere in another torch: then as slow as it is
         yield
         return
+    found = set()
+
+    def find_new():
+        now = tuple(registered("CompositeImplicitAutograd"))
+        if now not in found:
+            find()
+            found.add(now)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        patch.setattr(utils, "_materialize_cpp_cia_ops", find_new)
         yield
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _options_read_once():
-    """cyclopts reads a command's options anew each time that it asks for them, most of the time of a refused command."""
-    read, kept = App.assemble_argument_collection, {}
+    """cyclopts reads a command's options anew each time that it asks for them, and pydantic their types each time that one
+    is checked: most of the time of a refused command.
+    """
+    read, negatives, adapter = App.assemble_argument_collection, Argument.negatives, pydantic.TypeAdapter
+    kept, kept_negatives = {}, {}
 
     def assemble(self, **how):
         key = (self.default_command, *sorted(how.items()))
@@ -105,8 +123,18 @@ def _options_read_once():
             own.children = type(own.children)(copies[id(child)] for child in own.children)
         return type(kept[key])(copies.values())
 
+    def negatives_of(self):
+        parts = self.parameter, self.field_info
+        _, found = kept_negatives.get(key := tuple(map(id, parts)), (None, None))
+        if found is None:
+            found = negatives.fget(self)
+            kept_negatives[key] = parts, found  # the parts too, so that no other ones get their ids
+        return found
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(App, "assemble_argument_collection", assemble)
+        patch.setattr(Argument, "negatives", property(negatives_of))
+        patch.setattr(pydantic, "TypeAdapter", cache(adapter))
         yield
 
 

@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from datafree.cli.main import run
 from datafree.data.condensed.condensed_set import Condensed
+from datafree.synthesis.methods import meta_generator
 from datafree.synthesis.synthetic_set import SyntheticSet
 
 from .conftest import NORMED_CODE
@@ -74,7 +76,9 @@ def test_a_class_without_an_image_is_made_and_named(command, here):
     assert SyntheticSet.open(here / "a").load()[1].tolist() == [*range(10)] * 2
 
 
-def test_a_generator_makes_the_images_and_takes_no_option_of_pixels(command, here):
+def test_a_generator_makes_the_images_and_takes_no_option_of_pixels(command, here, monkeypatch):
+    short = partial(meta_generator.MetaGenerator, discard=1, width=8, steps=2)  # the default trains one for long
+    monkeypatch.setattr(meta_generator, "MetaGenerator", short)
     (here / "normed.py").write_text(NORMED_CODE)
     assert command("train normed.py:build --data digits --epochs 1 --out net --quiet").code == 0
     line = (
@@ -88,7 +92,8 @@ def test_a_generator_makes_the_images_and_takes_no_option_of_pixels(command, her
         2.0,
         "means",
     )
-    assert SyntheticSet.open(here / "made").about["method"]["generator"]["method"] == "meta-generator"
+    own = SyntheticSet.open(here / "made").about["method"]["generator"]
+    assert (own["method"], own["discard"], own["width"], own["steps"]) == ("meta-generator", 1, 8, 2)
     done = command("expand teacher few --generator --steps 3 --out other --quiet")
     assert (done.code, done.err) == (
         2, "datafree: --steps: got it with --generator, which has no such option; leave one of the two out\n",

@@ -92,7 +92,7 @@ def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(comm
         "distill online teacher hinton8 --iterations 4 --student-steps 4 --epochs 5 --batch 16 --latent 8 --threads 1"
     )
     line += " --quiet"
-    code, err, seconds = stop(f"{line} --out a", here / "a" / "run.json", signal.SIGINT, "-c", PACED)
+    code, err, seconds = stop(f"{line} --out a", here / "a" / "run.json", signal.SIGINT, PACED)
     assert code == 130 and seconds < 10
     assert err == f"datafree: stopped; the part that is complete is kept. Go on with: datafree {line} --out a\n"
     assert (here / "a" / "training.safetensors").exists() and result("a")["unfinished"]["of"] == 5

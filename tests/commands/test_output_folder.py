@@ -8,8 +8,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from contextlib import suppress
 
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.forked import DATAFREE, Forked
 
 from datafree._core.errors import UserError
 from datafree._core.files import locked, read_json
@@ -107,8 +106,7 @@ def test_a_release_that_another_run_writes_to_is_not_recorded(refused, here, hel
 
 def test_two_runs_end_with_one_result_and_one_refusal_and_a_killed_one_leaves_the_folder_free(command, here):
     slow = "train hinton16 --data digits --epochs 100000 --threads 1 --out o --quiet"
-    words = [sys.executable, "-m", "datafree", *slow.split()]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with Forked(DATAFREE, slow.split()) as process:
         while not (here / "o" / "training.safetensors").exists():
             assert process.poll() is None
             time.sleep(0.02)

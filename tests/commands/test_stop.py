@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.forked import DATAFREE, Forked, forked
 
 TRAIN = "train hinton16 --data digits --epochs 12 --threads 1 --out {} --quiet"
 MADE = "synthesize top teacher --steps 20 --images 160 --chunk 8 --workers 2 --threads 1 --out {} --quiet"
@@ -32,7 +33,7 @@ paced(synthetic_set, "stored_chunk")
 paced(OnlineTrainer, "epoch")
 main.main(sys.argv[1:])
 """
-"""As `-m datafree`, with half a second's sleep after every part: a short run is still going on when the signal comes."""
+"""As DATAFREE, with half a second's sleep after every part: a short run is still going on when the signal comes."""
 SLOW = """
 import pathlib, sys, time
 from datafree.cli import main
@@ -59,18 +60,17 @@ main.main(sys.argv[1:])
 """
 
 
-def stop(line: str, begun: Path, number: signal.Signals, *start: str) -> tuple[int, str, float]:
+def stop(line: str, begun: Path, number: signal.Signals, code: str = DATAFREE) -> tuple[int, str, float]:
     """Starts the command, sends the signal once `begun` is there; exit code, standard error, seconds it took."""
-    words = [sys.executable, *(start or ("-m", "datafree")), *line.split()]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    with Forked(code, line.split()) as process:
         end = time.monotonic() + 60
         while not begun.exists():
             assert process.poll() is None and time.monotonic() < end
             select.select([], [], [], 0.005)
         process.send_signal(number)
         sent = time.monotonic()
-        _, err = process.communicate(timeout=30)
-        return process.returncode, err, time.monotonic() - sent
+        ended = process.wait(timeout=30)
+        return ended, process.communicated()[1], time.monotonic() - sent
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def stop(line: str, begun: Path, number: signal.Signals, *start: str) -> tuple[i
     ids=["train-INT", "synthesize-TERM", "distill-TERM"],
 )
 def test_a_stopped_run_goes_on_to_the_same_bytes(command, here, line, begun, last, number):
-    how = ("-m", "datafree") if line == DISTILL else ("-c", PACED)
-    code, err, seconds = stop(line.format("a"), here / "a" / begun, number, *how)
+    program = DATAFREE if line == DISTILL else PACED
+    code, err, seconds = stop(line.format("a"), here / "a" / begun, number, program)
     assert code == 128 + number
     assert err == f"datafree: stopped; the part that is complete is kept. Go on with: datafree {line.format('a')}\n"
     assert seconds < 10
@@ -97,7 +97,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(command, here, line, begun, las
 
 def test_a_thread_in_the_middle_of_a_long_unit_holds_nobody_up(here):
     line = "synthesize teacher --images 16 --chunk 8 --out c --quiet"
-    code, err, seconds = stop(line, here / "begun", signal.SIGINT, "-c", SLOW)
+    code, err, seconds = stop(line, here / "begun", signal.SIGINT, SLOW)
     assert code == 130 and seconds < 10
     assert err == f"datafree: stopped; no part is complete. Start again with: datafree {line}\n"
 
@@ -105,7 +105,7 @@ def test_a_thread_in_the_middle_of_a_long_unit_holds_nobody_up(here):
 def test_a_stopped_recording_leaves_its_sums_outside_the_release_and_goes_on(command, here):
     line = "record teacher --replace --data digits --preset paper --threads 1 --quiet"
     before = (here / "teacher" / "record.safetensors").read_bytes()
-    code, err, _ = stop(line, here / "begun", signal.SIGTERM, "-c", SLOW_RECORD)
+    code, err, _ = stop(line, here / "begun", signal.SIGTERM, SLOW_RECORD)
     assert (code, err) == (143, f"datafree: stopped; the part that is complete is kept. Go on with: datafree {line}\n")
     assert (here / "teacher.recording").exists()
     assert (here / "teacher" / "record.safetensors").read_bytes() == before
@@ -168,12 +168,9 @@ def test_a_signal_in_a_destructor_stops_the_command_without_a_traceback(number):
 
 @pytest.mark.usefixtures("here")
 def test_a_reader_that_has_gone_is_no_traceback():
-    words = [sys.executable, "-m", "datafree", "inspect", "teacher/record.safetensors"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == ""
-    assert process.returncode == 141
+    gone = "import os; reader, writer = os.pipe(); os.close(reader); os.dup2(writer, 1)"
+    ended, _, err = forked(f"{gone}; {DATAFREE}", ["inspect", "teacher/record.safetensors"])
+    assert (ended, err) == (141, "")
 
 
 @pytest.mark.usefixtures("here")

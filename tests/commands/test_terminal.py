@@ -15,6 +15,7 @@ import unicodedata
 import numpy as np
 import pytest
 import torch
+from tests.forked import DATAFREE, forked
 
 from datafree._core.errors import UserError, out_of_memory
 from datafree._core.text import escaped
@@ -230,9 +231,7 @@ def test_a_process_that_is_out_of_memory_ends_in_one_line(here, line, more):
 
 
 @pytest.mark.parametrize("columns", ["0", "1", "9" * 20])
-def test_a_terminal_of_no_or_endless_width_is_no_traceback(columns):
-    line = [sys.executable, "-m", "datafree", "inspect", "--help"]
-    done = subprocess.run(
-        line, env={**os.environ, "COLUMNS": columns}, capture_output=True, text=True, timeout=20, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "") and "--code" in done.stdout
+def test_a_terminal_of_no_or_endless_width_is_no_traceback(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    ended, out, err = forked(DATAFREE, ["inspect", "--help"], timeout=20)
+    assert (ended, err) == (0, "") and "--code" in out

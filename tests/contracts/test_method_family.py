@@ -11,7 +11,7 @@ import torch
 from datafree._core.errors import UserError
 from datafree.records.record import Record
 from datafree.synthesis import methods
-from datafree.synthesis.methods import Synthesizer
+from datafree.synthesis.methods import Synthesizer, meta_generator
 from datafree.synthesis.methods.inversion import InversionSettings
 from datafree.synthesis.methods.matched import MomentMatching
 
@@ -31,9 +31,17 @@ BOXED = [
 ]
 
 
+FEW = {"steps": 3, "discard": 1, "width": 8}
+"""Three steps, one discarded batch and a narrow generator, for the methods that have those."""
+
+
+@pytest.fixture(autouse=True)
+def _few_trials(monkeypatch):
+    monkeypatch.setattr(meta_generator, "TRIAL", 32)
+
+
 def quick(name: str, **settings):
-    """The method with three steps, where it has steps, and with one discarded batch, where it discards some."""
-    few = {field: count for field, count in (("steps", 3), ("discard", 1)) if field in CLASSES[name].model_fields}
+    few = {field: count for field, count in FEW.items() if field in CLASSES[name].model_fields}
     return methods.from_dict({"method": name, **few, **settings})
 
 

@@ -38,7 +38,8 @@ def test_a_student_with_hints_is_nearer_to_its_teachers_activations():
     teacher, images = new_model("lenet5", LENET, seed=0), torch.rand(64, *LENET.shape)
 
     def apart(hints: float) -> float:
-        settings = {**TINY, "epochs": 4, "iterations": 10, "hints": hints, "scene": "drawings"}
+        few = {**TINY, "epochs": 2, "iterations": 4, "student_steps": 10, "batch": 8, "scene": "drawings"}
+        settings = {**few, "hints": hints}
         student = df.distill_online(teacher, "lenet5-half", settings, start="random")
         activations = []
         for network in (student, teacher):

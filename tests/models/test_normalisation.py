@@ -59,7 +59,8 @@ def test_the_normalisation_of_training_is_recognised(name):
         wrong = declared(network, *map(as_tuple, COMMON[other]))
         if other == name:
             continue
-        assert normalisations(wrong)[1].name == name and not normalisations(wrong)[1].reverses
+        best = normalisations(wrong)[1]
+        assert best.name == name and not best.reverses
         assert f"look wrong: photos {name} fit the first batch norm " in str(input_doubt(wrong))
 
 

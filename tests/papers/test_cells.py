@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests.forked import forked
 
 from papers import cells, claims
 
@@ -50,11 +51,13 @@ def test_an_experiment_has_the_mean_seconds_of_its_cells_and_none_without_cells(
 @pytest.mark.parametrize(
     "paper", [pytest.param(name, marks=[pytest.mark.slow] * (name != "binici2022")) for name in PAPERS]
 )
-def test_a_cell_of_other_settings_is_no_claim(tmp_path, paper):
+def test_a_cell_of_other_settings_is_no_claim(tmp_path, monkeypatch, paper):
     work, out = tmp_path / "work", tmp_path / "claims.json"
-    command = [sys.executable, "-m", f"papers.{paper}.run", "--budget", "smoke", "--collect", "--jobs", "1"]
-    command += ["--work", str(work), "--out", str(out)]
-    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    monkeypatch.chdir(ROOT)
+    program = f"import runpy; runpy.run_module('papers.{paper}.run', run_name='__main__', alter_sys=True)"
+    options = ["--budget", "smoke", "--collect", "--jobs", "1", "--work", str(work), "--out", str(out)]
+    ended, _, err = forked(program, options)
+    assert ended == 0, err
     without_cells = claims.load(out)
     assert without_cells
     for entry in without_cells:
@@ -63,7 +66,7 @@ def test_a_cell_of_other_settings_is_no_claim(tmp_path, paper):
         cell = cells.cell_path(work / data / teacher / "seed-0", row)
         cell.parent.mkdir(parents=True, exist_ok=True)
         cell.write_text(json.dumps({"accuracy": 1.0, "seconds": 1.0, "settings": {"another": 1}}), encoding="utf-8")
-    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    assert forked(program, options)[0] == 0
     assert claims.load(out) == without_cells
 
 

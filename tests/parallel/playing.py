@@ -1,12 +1,11 @@
-"""An online run of two processes, whole and stopped in between; what each found, as JSON in the folder it is given."""
+"""An online run of two processes, whole and stopped in between; what each found, as JSON in the folder it is given:
+a part of in_turn.py.
+"""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-
-import torch
 
 from datafree._core.distributed import together, world
 from datafree._core.errors import UserError
@@ -15,7 +14,6 @@ from datafree.distillation.replay import from_name
 from datafree.models.input_spec import InputSpec
 from datafree.releases.load import new_model
 
-torch.set_num_threads(1)
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abcdefghij"))
 OWN = OnlineDistillation(epochs=2, iterations=4, batch=63, student_steps=2, replay_fraction=0.25, write_every=1)
 
@@ -49,6 +47,3 @@ def main(folder: Path) -> None:
             "losses": [whole.loss, again.loss], "agreements": [whole.agreement, again.agreement], "images": whole.images,
         }  # fmt: skip
         (folder / f"{own.rank}.json").write_text(json.dumps(found))
-
-
-main(Path(sys.argv[1]))

@@ -130,28 +130,14 @@ def test_a_command_that_is_not_shared_out_does_not_run_many_times_over(line, mon
 # -- in two -------------------------------------------------------------------------------------------------------
 
 
-def test_the_result_as_json_and_the_log_are_of_the_first_process_alone(tmp_path):
-    (tmp_path / "make.py").write_text(
-        "from datafree.cli.main import run\n"
-        "assert run('train hinton8 --data digits --epochs 1 --limit 50 --out t --quiet'.split()) == 0\n"
-    )
-    subprocess.run([sys.executable, "make.py"], cwd=tmp_path, check=True, env=environment(), capture_output=True)
-    for line in (
-        "synthesize gaussian t --images 8 --chunk 4 --out s",
-        "train hinton8 --data digits --epochs 1 --out u",
-    ):
-        code, out, err = both_without_torchrun(
-            tmp_path, "-m", "datafree", *line.split(), "--quiet", "--json", "--log", "all.txt"
-        )
-        assert code == 0, err
-        assert json.loads(out)["command"].startswith(line.split()[0])
-    assert (tmp_path / "all.txt").read_text().count(": synthesize gaussian t") == 1
+def test_the_result_as_json_and_the_log_are_of_the_first_process_alone(done_in_turn):
+    folder, out = done_in_turn
+    assert [json.loads(line)["command"].split()[0] for line in out.splitlines()] == ["synthesize", "train"]
+    assert (folder / "all.txt").read_text().count(": synthesize gaussian t") == 1
 
 
-def test_two_processes_agree_on_gradients_weights_statistics_and_errors(tmp_path):
-    code, _, err = both_without_torchrun(tmp_path, str(HERE / "agreeing.py"), str(tmp_path))
-    assert code == 0, err
-    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+def test_two_processes_agree_on_gradients_weights_statistics_and_errors(done_in_turn):
+    found = [json.loads((done_in_turn[0] / "agreeing" / f"{rank}.json").read_text()) for rank in range(2)]
     assert [own.pop("rank") for own in found] == [0, 1]
     assert [own.pop("part") for own in found] == [[0, 1], [2, 3, 4]]
     seen = [own.pop("dropout") for own in found]
@@ -361,23 +347,12 @@ def test_one_process_alone_needs_no_other_variable(values, environ, tmp_path, te
     assert len(datafree.synthesize(teacher, None, "gaussian", tmp_path / "set", images=6, chunk=3)) == 6
 
 
-MAKES = """
-import sys
-import datafree as df
-teacher = df.load_model("teacher")
-made = df.synthesize(teacher, None, "gaussian", sys.argv[1], images=50, chunk=10, workers=1)
-assert len(made) == 50
-"""
-
-
-def test_two_processes_of_a_python_program_make_the_set_of_one(alone):
-    (alone / "makes.py").write_text(MAKES)
-    code, _, err = both_without_torchrun(alone, "makes.py", "shared")
-    assert code == 0, err
-    teacher = datafree.load_model(str(alone / "teacher"))
-    datafree.synthesize(teacher, None, "gaussian", alone / "single", images=50, chunk=10, workers=1)
+def test_two_processes_of_a_python_program_make_the_set_of_one(done_in_turn, tmp_path):
+    teacher = datafree.load_model(str(done_in_turn[0] / "t"))
+    datafree.synthesize(teacher, None, "gaussian", tmp_path / "single", images=50, chunk=10, workers=1)
     single, shared = (
-        {path.name: path.read_bytes() for path in (alone / name).iterdir()} for name in ("single", "shared")
+        {path.name: path.read_bytes() for path in folder.iterdir()}
+        for folder in (tmp_path / "single", done_in_turn[0] / "shared")
     )
     logs = [json.loads(files.pop("run.json")) for files in (single, shared)]
     assert single == shared and logs[0]["settings"] == logs[1]["settings"]

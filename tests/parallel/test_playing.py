@@ -8,19 +8,16 @@ import torch
 
 from datafree._core.files import read_tensors
 
-from .test_parallel import HERE, both_without_torchrun
 
-
-def test_two_processes_play_one_game_and_a_stopped_one_goes_on_to_the_same_bits(tmp_path):
-    code, _, err = both_without_torchrun(tmp_path, str(HERE / "playing.py"), str(tmp_path))
-    assert code == 0, err
-    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+def test_two_processes_play_one_game_and_a_stopped_one_goes_on_to_the_same_bits(done_in_turn):
+    folder = done_in_turn[0] / "playing"
+    found = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
     assert found[0] == found[1] and found[0]["size"] == 2 and found[0]["stopped"] == "stopped"
     for name in ("students", "losses", "agreements"):
         assert found[0][name][0] == found[0][name][1], name
     assert found[0]["images"] == 2 * 4 * 2 * 63
     whole, again = (
-        read_tensors(tmp_path / f"{name}.safetensors", kind="online-state")[0] for name in ("whole", "stopped")
+        read_tensors(folder / f"{name}.safetensors", kind="online-state")[0] for name in ("whole", "stopped")
     )
     clock = {"history/seconds", "history/phases"}
     assert whole.keys() == again.keys()

@@ -27,6 +27,12 @@ from papers.ours.run import Chain
 SMALL = {"batch": 40, "discard": 2, "width": 8, "steps": 4, "jitter": 0, "flip": False}
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """As many images as a small set has show how the teacher was trained."""
+    monkeypatch.setattr(meta_generator, "TRIAL", 48)
+
+
 def chunk(network, index=0, seed=0, size=80, **settings):
     return MetaGenerator(**{**SMALL, **settings}).bind(network, None).chunk(index, seed, size)
 
@@ -134,6 +140,7 @@ def test_the_augmentation_of_a_set_is_read_from_its_settings(settings, expected)
     assert meta_generator.augmentation_of(settings) == expected
 
 
+@pytest.mark.usefixtures("few")
 def test_a_teacher_that_keeps_its_class_is_shown_shifted_and_mirrored_images_and_another_one_is_not(normed):
     class Mean(nn.Module):
         """Classes by the mean of the centre: neither mirroring nor a small shift changes them much."""
@@ -158,6 +165,7 @@ def test_a_teacher_that_keeps_its_class_is_shown_shifted_and_mirrored_images_and
     assert (chosen.jitter, chosen.flip) == (1, True)
 
 
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize(("best", "jitter", "border", "colour"), [
     ("black", 1, "black", (0.0,)), ("mean", 1, "mean", (0.3,)), (None, 0, None, None),
 ])  # fmt: skip
@@ -171,7 +179,7 @@ def test_the_border_with_which_the_statistics_are_matched_best_is_kept_with_the_
 
     monkeypatch.setattr(BoundMetaGenerator, "_trial", judged)
     monkeypatch.setattr(meta_generator, "WITHSTANDS", 0.0)
-    method = {"method": "meta-generator", "width": 8, "batch": 40, "discard": 1, "flip": False}
+    method = {"method": "meta-generator", "width": 8, "batch": 40, "discard": 1, "steps": 2, "flip": False}
     images = df.synthesize(normed, None, method, tmp_path / "set", images=40, workers=1)
     assert (images.about["method"]["jitter"], images.about["method"].get("border")) == (jitter, border)
     assert images.spec.border == colour
@@ -213,11 +221,12 @@ def test_the_search_for_the_augmentation_is_a_stage_of_the_progress(normed):
     assert stages == ["find shift, border and mirroring"] and counts[:2] == [(0, 1), (1, 1)]
 
 
+@pytest.mark.usefixtures("few")
 def test_a_set_states_the_augmentation_that_was_found(normed, tmp_path):
-    method = {"method": "meta-generator", "width": 8, "discard": 12}
-    images = df.synthesize(normed, None, method, tmp_path / "set", images=40, workers=1)
+    method = {"method": "meta-generator", "width": 8, "discard": 8}
+    images = df.synthesize(normed, None, method, tmp_path / "set", images=16, workers=1)
     assert (images.about["method"]["jitter"], images.about["method"]["flip"]) == (0, False)
-    assert len(df.synthesize(normed, None, method, tmp_path / "set", images=80, workers=1)) == 80
+    assert len(df.synthesize(normed, None, method, tmp_path / "set", images=32, workers=1)) == 32
 
 
 def test_without_a_method_a_network_with_batch_norms_and_no_record_gets_this_one(normed, teacher, whole_record):

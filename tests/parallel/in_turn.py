@@ -1,0 +1,30 @@
+"""What two processes do one after another in the folder they are given: importing torch costs more than all of it.
+
+What they agree on, an online run, two commands, and a set made from Python.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import agreeing
+import playing
+import torch
+
+import datafree as df
+from datafree.cli.main import run
+
+COMMANDS = ("synthesize gaussian t --images 8 --chunk 4 --out s", "train hinton8 --data few.npz --epochs 1 --out u")
+
+torch.set_num_threads(1)
+here = Path(sys.argv[1])
+os.chdir(here)
+agreeing.main(here / "agreeing")
+playing.main(here / "playing")
+for line in COMMANDS:
+    assert run([*line.split(), "--quiet", "--json", "--log", "all.txt"]) == 0
+assert len(df.synthesize(df.load_model("t"), None, "gaussian", "shared", images=50, chunk=10, workers=1)) == 50
+sys.stdout.flush()
+os._exit(0)  # as the command line does after a torchrun: torch's threads can abort an interpreter that winds down
