@@ -34,7 +34,10 @@ NAMES = [
     ("distill teacher --set set --loss klx --out o", "--loss: got 'klx', expected 'kl' or 'mse'"),
     ("evaluate studnt --data digits", "no release folder 'studnt', and no network of that name in the zoo"),
     ("evaluate teacher --data digits --split tset", "no split 'tset' in data set 'digits'; nearest: 'test'"),
-    ("evaluate teacher --data digits --teacher nosuch", "no release folder 'nosuch', and no network of that name in the zoo"),
+    (
+        "evaluate teacher --data digits --teacher nosuch",
+        "no release folder 'nosuch', and no network of that name in the",
+    ),
     (
         "evaluate teacher --data digits --teacher hinton32",
         "--teacher: got hinton32, a network without weights, expected the release folder",
