@@ -73,7 +73,7 @@ def kind_command(kind: str, text: SettingsText) -> Callable[..., None]:
             Number of images made together, 256 by default, or up to 10,240 with --generator. A run resumes, and is split
             among processes, by whole chunks.
         workers
-            Number of chunks made at a time, one thread each; the number of cores by default.
+            Number of chunks made at a time, one thread each; by default as many as there are cores and memory for.
         """
         from ..synthesis.expansion import Expansion
         from ..synthesis.losses import alignment

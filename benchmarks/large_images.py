@@ -1,0 +1,84 @@
+"""Memory and time of optimising pixels of large images, beside their estimate.
+
+    python benchmarks/large_images.py                                     # five networks of 224 pixels, about 10 minutes
+    python benchmarks/large_images.py --cases torchvision:resnet18:bns:64
+
+A case is NETWORK:METHOD:IMAGES. Each runs in a process of its own on one thread: two steps on a chunk of so many images of
+224 x 224 pixels, 1,000 classes. Weights are random: neither memory nor time depends on their values. Memory is the largest
+resident set during the steps minus that before, per image; time is CPU time per image and step. Needs timm and torchvision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+CASES = (
+    "torchvision:resnet18:bns:64", "torchvision:resnet18:inception:64", "torchvision:mobilenet_v2:bns:32",
+    "timm:efficientnet_lite0:bns:32", "timm:densenet121:bns:16", "timm:vit_tiny_patch16_224:inception:64",
+    "timm:convnext_atto:inception:64",
+)  # fmt: skip
+SIDE, CLASSES, STEPS = 224, 1000, 2
+POLL = 0.002
+"""Seconds between two readings of the resident set."""
+
+
+def resident() -> int:
+    """Bytes of this process in memory (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def measure(case: str) -> str:
+    """The case's row of the table."""
+    import torch
+
+    import datafree as df
+    from datafree.synthesis.cost import step_cost
+
+    torch.set_num_threads(1)
+    name, method, images = case.rsplit(":", 2)
+    spec = df.InputSpec(shape=(3, SIDE, SIDE), classes=tuple(map(str, range(CLASSES))))
+    network = df.new_model(name, spec, seed=0)
+    network.module.eval()
+    count = int(images)
+    cost = step_cost(network)
+    bound = df.method(method, steps=STEPS).bind(network, None)
+    before, most, ended = resident(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not ended.wait(POLL):
+            most = max(most, resident())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    began = time.process_time()
+    bound.chunk(0, 0, count)
+    seconds = time.process_time() - began
+    ended.set()
+    thread.join()
+    estimate, measured = cost.bytes(count) / count / 1e6, (most - before) / count / 1e6
+    milliseconds = 1000 * seconds / STEPS / count
+    return f"| {name} | {method} | {count} | {estimate:.1f} | {measured:.1f} | {milliseconds:.0f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", default=CASES, metavar="CASE")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one is not None:
+        print(measure(options.one))
+        return
+    print("| network | method | images | MB an image, estimated | measured | CPU ms per image and step |")
+    print("|---|---|---:|---:|---:|---:|")
+    for case in options.cases:
+        subprocess.run([sys.executable, __file__, "--one", case], check=True)
+
+
+if __name__ == "__main__":
+    main()
