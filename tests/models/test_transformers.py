@@ -126,7 +126,7 @@ def test_pixels_are_rescaled_as_the_processor_does(folders, tmp_path, entries, m
         ("config.json", {"model_type": "bert"}, "expected an image classifier of transformers"),
         ("config.json", {"model_type": "nonsense"}, "nonsense"),
         ("config.json", {"model_type": "nonsense", "auto_map": {"AutoConfig": "code.py--Config"}}, "trust_remote_code"),
-        ("config.json", {"depths": [1, 10**9]}, "depths: got 1,000,000,000, expected at most 1,000"),
+        ("config.json", {"depths": [1, 10**9]}, "depths: got 1,000,000,001 in all, expected at most 1,000"),
         ("config.json", {"hidden_sizes": [8, 10**7]}, "of memory available"),
         ("config.json", {"hidden_sizes": [8, 24]}, "weight 'classifier.1.weight' in "),
         ("config.json", {"depths": [1, 2]}, "the weights have no 'resnet.encoder"),

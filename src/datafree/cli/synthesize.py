@@ -71,7 +71,8 @@ def method_command(method: str, text: SettingsText, *, is_named: bool = True) ->
             Number of images. A larger number on a second run appends.
         chunk
             Number of images made together. A run resumes, and is split among processes, by whole chunks. By default 256,
-            or as many large images as need 4 GB; for `matched`, one batch for every --classes-per-batch classes; for `meta-generator`, up to 10,240.
+            or as many large images as need 4 GB; for `matched`, one batch for every --classes-per-batch classes; for
+            `meta-generator`, up to 10,240.
         workers
             Number of chunks made at a time, one thread each; by default as many as there are cores and memory for.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 LARGEST_CONFIG = 4 << 20
 MOST_LAYERS = 1000
 """Maximum of a number in config.json that counts layers, blocks or stages: a text can name any number of them."""
+MOST_NUMBERS = 10_000
+"""Maximum number of numbers under one name."""
 _COUNTS = re.compile(r"layers|blocks|depth|stages|repeats|num_hidden_layers")
 
 
@@ -49,13 +52,25 @@ def files_of(folder: str) -> list[Path]:
 
 
 def read_config(folder: str) -> dict[str, Any]:
-    """The content of config.json. Raises UserError for counts of layers that cannot be meant."""
+    """The content of config.json. Raises UserError for counts of layers, and numbers of counts, that cannot be meant."""
     check_folder(folder)
     path = Path(folder) / "config.json"
     config = read_json(path, cap=LARGEST_CONFIG)
+    sums: dict[str, float] = defaultdict(float)
+    counts: Counter[str] = Counter()
     for key, value in _numbers(config):
-        if _COUNTS.search(key) and value > MOST_LAYERS:
-            raise UserError(f"{path}: {key}: got {value:,}, expected at most {MOST_LAYERS:,}; get the folder again")
+        counts[key] += 1
+        if _COUNTS.search(key):
+            sums[key] += max(0, value)
+    for key, count in counts.items():
+        if sums.get(key, 0) > MOST_LAYERS:
+            raise UserError(
+                f"{path}: {key}: got {sums[key]:,.0f} in all, expected at most {MOST_LAYERS:,}; get the folder again"
+            )
+        if count > MOST_NUMBERS:
+            raise UserError(
+                f"{path}: {cut(key)}: got {count:,} numbers, expected at most {MOST_NUMBERS:,}; get the folder again"
+            )
     return config
 
 

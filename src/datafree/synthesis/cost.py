@@ -140,7 +140,10 @@ _COSTS: WeakKeyDictionary[nn.Module, dict[tuple[InputSpec, bool], StepCost]] = W
 
 def step_cost(network: Network, *, all_threads: bool = False) -> StepCost:
     """The cost of a step, measured on one and on two of the network's probe images; its time on one or on all threads."""
-    costs = _COSTS.setdefault(network.module, {})
+    try:
+        costs = _COSTS.setdefault(network.module, {})
+    except TypeError:  # a module with an equality of its own has no hash
+        return _measured(network, all_threads)
     if (network.spec, all_threads) not in costs:
         costs[network.spec, all_threads] = _measured(network, all_threads)
     return costs[network.spec, all_threads]
