@@ -41,4 +41,5 @@ def test_a_checkpoint_of_a_library_is_packed_with_what_the_library_says(command,
     assert command("pack timm:resnet81 --weights w.pth --out q").line.startswith(
         "no network 'resnet81' in timm; nearest"
     )
-    assert "names no network of timm" in command("pack timm:hf-hub/x --weights w.pth --out q").line
+    assert "no config.json in the folder 'hf-hub/x'" in command("pack timm:hf-hub/x --weights w.pth --out q").line
+    assert "names no network of timm" in command("pack timm:hf+hub --weights w.pth --out q").line

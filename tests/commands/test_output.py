@@ -198,6 +198,20 @@ def test_a_bar_shows_a_stage_above_the_job_and_nothing_before_the_first_number(c
     assert (fit[0], job[0]) == ("fit", "synthesize") and "2/2" in fit and "3/3" in job
 
 
+@pytest.mark.parametrize("shown", ["lines", "bar"])
+def test_an_opening_line_stands_above_the_first_number(capsys, shown):
+    if shown == "bar":
+        context = progress_bar._bar("synthesize", "estimate: long")
+    else:
+        context = progress_bar.bar("synthesize", quiet=False, opening="estimate: long")
+    with context as progress:
+        assert capsys.readouterr().err == ""
+        progress(0, 2)
+        progress(2, 2)
+    printed = capsys.readouterr().err
+    assert printed.count("estimate: long") == 1 and printed.index("estimate: long") < printed.rindex("2")
+
+
 def test_progress_without_stages_is_not_called_in_one():
     with stage(lambda *_: pytest.fail("called"), "fit") as shown:
         shown(1, 2)

@@ -177,7 +177,7 @@ def test_inspect_says_what_is_in_it(command, here):  # noqa: ARG001
         ),
         ("random --per-class 1 --out got", "no data named, expected --data"),
         ("random --data digits --per-class 1", "needs --out, which was not given"),
-        ("random --data digits --per-class 1 --teacher nosuch --out got", "no model 'nosuch'"),
+        ("random --data digits --per-class 1 --teacher nosuch --out got", "no release folder 'nosuch'"),
         (
             "random --data digits --per-class 1 --teacher teacher --size 9 --out got",
             "teacher says them itself",

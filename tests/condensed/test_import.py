@@ -301,7 +301,7 @@ class Touch:
         ("nosuch.pt teacher --pixels 0-1", "no file or folder 'nosuch.pt'"),
         ("text.csv teacher --pixels 0-1", "'text.csv' has an unknown format; expected a .pt dictionary"),
         ("hollow teacher --pixels 0-1", "no condensed set in 'hollow'"),
-        ("good.pt nosuch --pixels 0-1", "no model 'nosuch'"),
+        ("good.pt nosuch --pixels 0-1", "no release folder 'nosuch'"),
         (
             "good.pt teacher",
             "pixels: got None, expected 0-1, 0-255 or normalised:MEAN/STD with the authors' numbers; the stored",

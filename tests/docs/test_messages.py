@@ -18,6 +18,7 @@ COMMAND = re.compile(rf"\b(?:datafree (?:{'|'.join(map(re.escape, VERBS))})\b|to
 PARAMETER = re.compile(r"`([a-z]\w*)(?:=[^`]*)?`")
 RAISED = {"UserError", "Notice", "check_cost"}
 ALLOWED = {
+    ("models/network.py", "--local-dir"): "hf",
     ("evaluation/report/networks.py", "--code"): "the end of a command that a page shows",
     ("releases/release.py", "--code"): "the end of commands in a card",
     ("releases/release.py", "--trust"): "the end of commands in a card",

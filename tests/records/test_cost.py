@@ -13,6 +13,7 @@ from torch import nn
 from datafree._core import memory
 from datafree._core.errors import UserError
 from datafree._core.memory import check_cost
+from datafree.cli.synthesize import estimate as estimated_line
 from datafree.data.condensed import methods
 from datafree.data.condensed.methods import Job, condense
 from datafree.models import hooks
@@ -160,6 +161,29 @@ def test_a_default_chunk_of_large_images_is_smaller_on_every_machine(tiny, left,
     assert affordable_chunk(network, 256) == 32
     monkeypatch.setattr("datafree.synthesis.cost.CHUNK_BYTES", 1)
     assert affordable_chunk(network, 256) == 8
+
+
+def test_fewer_large_images_are_made_for_ranges():
+    pytest.importorskip("torchao")
+    from datafree.quantization.image_sources import default_images
+
+    for side, expected in ((32, 256), (64, 256), (96, 113), (224, 64)):
+        network = Network(nn.Flatten(), input_shape=(3, side, side), classes=2)
+        assert default_images(network, "bns") == default_images(network, "noise") == expected
+        assert default_images(network, "digits") == 256
+
+
+def test_a_long_work_is_estimated_before_it_begins(tiny, monkeypatch):
+    network, method = tiny("norm"), from_name("bns", steps=1000)
+    assert estimated_line(network, from_name("bns", steps=1), 8, 8, 1) is None
+    assert estimated_line(network, from_name("distribution"), 10**6, 256, 1) is None
+    monkeypatch.setattr(
+        "datafree.synthesis.cost._measured", lambda *_: StepCost(fixed=10**9, image=10**7, seconds=0.01)
+    )
+    line = estimated_line(tiny("norm"), method, 1000, 200, 2)
+    assert line == "estimate for 1,000 images: 1 h 40 min, 6.0 GB of memory; 2 x 200 at a time on one thread each"
+    line = estimated_line(tiny("norm"), method, 100, 200, 1, all_threads=True)
+    assert line == "estimate for 100 images: 16 min 40 s, 2.0 GB of memory; 100 at a time"
 
 
 @pytest.mark.parametrize("method", ["bns", "inception"])

@@ -125,7 +125,7 @@ class Bar:
 
 
 @contextmanager
-def _bar(text: str, opening: str | None) -> Iterator[Progress]:
+def _bar(text: str, opening: str | None = None) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -120,7 +120,7 @@ def default_method(network: Network, record: Record | None) -> str:
 def default_images(network: Network, source: ImageSource) -> int:
     """Default number of images that ranges are chosen on: fewer of large ones that are made, since they have more places."""
     is_method = isinstance(source, Synthesizer) and not isinstance(source, type)
-    if not (is_method or (isinstance(source, (str, Path)) and is_made(str(source)))):
+    if not (is_method or (isinstance(source, (str, Path)) and is_made(str(source), "calibrate"))):
         return IMAGES
     return max(FEWEST, min(IMAGES, IMAGES * LARGE // network.spec.pixels))
 
