@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 CASES = (
@@ -32,6 +33,25 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
+def largest_memory(call: Callable[[], object]) -> int:
+    """Bytes by which the resident set of this process exceeds that before, at most, while `call` runs."""
+    before, most, ended = resident(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not ended.wait(POLL):
+            most = max(most, resident())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        call()
+    finally:
+        ended.set()
+        thread.join()
+    return most - before
+
+
 def measure(case: str) -> str:
     """The case's row of the table."""
     import torch
@@ -47,22 +67,10 @@ def measure(case: str) -> str:
     count = int(images)
     cost = step_cost(network)
     bound = df.method(method, steps=STEPS).bind(network, None)
-    before, most, ended = resident(), 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not ended.wait(POLL):
-            most = max(most, resident())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
     began = time.process_time()
-    bound.chunk(0, 0, count)
-    seconds = time.process_time() - began
-    ended.set()
-    thread.join()
-    estimate, measured = cost.bytes(count) / count / 1e6, (most - before) / count / 1e6
-    milliseconds = 1000 * seconds / STEPS / count
+    measured = largest_memory(lambda: bound.chunk(0, 0, count)) / count / 1e6
+    milliseconds = 1000 * (time.process_time() - began) / STEPS / count
+    estimate = cost.bytes(count) / count / 1e6
     return f"| {name} | {method} | {count} | {estimate:.1f} | {measured:.1f} | {milliseconds:.0f} |"
 
 

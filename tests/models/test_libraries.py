@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import socket
 
 import pytest
 import torch
@@ -24,15 +23,8 @@ PUBLISHED = {
     "timm:vit_tiny_patch16_224": LibraryInput((3, 224, 224), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", 1000),
     "torchvision:mobilenet_v2": LibraryInput((3, 224, 224), *IMAGENET, "bilinear", 1000),
 }
+pytestmark = pytest.mark.usefixtures("offline")
 needs_both = pytest.mark.skipif(len(INSTALLED) < 2, reason="timm and torchvision are not installed")
-
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("a network of a library must not reach for the internet")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
 def parts(name: str) -> CodeName:

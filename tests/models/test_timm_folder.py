@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -17,15 +16,10 @@ from datafree.models.input_spec import InputSpec
 from datafree.releases.libraries import import_torchvision
 from datafree.releases.release import Release, write_release
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
-
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("nothing may reach for the internet")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed"),
+    pytest.mark.usefixtures("offline"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -17,15 +16,8 @@ from datafree.models.input_spec import InputSpec
 from datafree.releases.release import Release
 
 INSTALLED = importlib.util.find_spec("transformers") is not None
+pytestmark = pytest.mark.usefixtures("offline")
 needs_it = pytest.mark.skipif(not INSTALLED, reason="transformers is not installed")
-
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("nothing may reach for the internet")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import errno
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["Notice", "UserError", "cut", "nearest", "out_of_memory", "unknown"]
+__all__ = ["Notice", "UserError", "cut", "nearest", "out_of_memory", "similar", "unknown"]
 
 
 LONGEST = 1200
@@ -35,11 +35,15 @@ FEW = 12
 """The largest number of names that a message lists in full."""
 
 
+def similar(name: str, options: Sequence[str], count: int = 3) -> list[str]:
+    """The options similar to `name`, the most similar first."""
+    return difflib.get_close_matches(cut(name), options[:SEARCHED], n=count, cutoff=ALIKE)
+
+
 def nearest(name: str, options: Iterable[str], count: int = 3) -> str:
     """``nearest: 'fc1'``, the options similar to `name`; if there are none, ``expected one of`` and the options."""
     options = [str(option) for option in options]
-    close = difflib.get_close_matches(cut(name), options[:SEARCHED], n=count, cutoff=ALIKE)
-    if close:
+    if close := similar(name, options, count):
         return f"nearest: {_quoted(close)}"
     if not options:
         return "there are none"

@@ -105,7 +105,7 @@ def quantize(
     opening = None
     if calibrate in methods.methods():
         method = method_of(calibrate)
-        opening = estimate(network, method, images, chunk_of(method, network, images), 1, all_threads=True)
+        opening = estimate(network, method, images, chunk_of(method, network, images), all_threads=True)
     named = [calibrate] if finetune is None else [calibrate, finetune]
     if stored_record is not None and not any(reads_record(network, stored_record, name) for name in named):
         if record is not None and not is_default:

@@ -11,7 +11,7 @@ from cyclopts import App, Group
 
 from .._core.distributed import main_process, together
 from .._core.errors import UserError
-from .._core.memory import in_words
+from .._core.memory import check_cost, in_words
 from .arguments import RecordedModel, Run, Whole, settings_of
 from .loading import check_record, code_of_settings, inputs_of, load_record, load_teacher
 from .method_options import flattened, of_settings, values
@@ -124,12 +124,11 @@ def _synthesize(
 
 
 def estimate(
-    network: "Network", method: Any, images: int, chunk: int, workers: int | None, *, all_threads: bool = False
+    network: "Network", method: Any, images: int, chunk: int, workers: int | None = None, *, all_threads: bool = False
 ) -> str | None:
     """The time and memory that a method which optimises pixels will need; None for other methods, and where they are small.
 
-    A chunk is made on one thread, or on `all_threads`.
-
+    A chunk is made on one thread; with `all_threads` there is one at a time, whose size follows the number of images.
     Raises UserError for chunks that cannot fit into memory.
     """
     from ..synthesis.cost import fitting_workers, step_cost
@@ -138,7 +137,9 @@ def estimate(
     if not is_optimised(method) or network.device.type != "cpu":
         return None
     cost, chunks = step_cost(network, all_threads=all_threads), -(-images // chunk)
-    count = fitting_workers(cost, chunk, chunks, workers)
+    if all_threads:
+        check_cost(cost.bytes(chunk), f"making {chunk:,} images at a time", otherwise="give fewer `images`")
+    count = 1 if all_threads else fitting_workers(cost, chunk, chunks, workers)
     seconds = cost.duration(images, chunk, count, getattr(method, "settings", method).steps)
     needed = count * cost.bytes(min(images, chunk))
     if seconds <= QUICK and needed <= SMALL:

@@ -119,9 +119,14 @@ class Release:
         if not (folder / "config.json").is_file():
             check_finished(folder)
             raise UserError(no_release(folder))
-        if (name := library_folders.name_of(folder, read_json(folder / "config.json"))) is not None:
-            raise UserError(f"{folder} is a folder of {name.partition(':')[0]}, expected a release; name it {name}")
-        config = read_sealed_json(folder / "config.json", OLDER)
+        try:
+            config = read_sealed_json(folder / "config.json", OLDER)
+        except UserError:
+            if (name := library_folders.name_of(folder, read_json(folder / "config.json"))) is None:
+                raise
+            raise UserError(
+                f"{folder} is a folder of {name.partition(':')[0]}, expected a release; name it {name}"
+            ) from None
         if config.get("kind") not in (None, "quantized"):
             raise UserError(
                 f"{folder} is of kind {str(config['kind'])[:40]!r}, expected a release; name another folder"

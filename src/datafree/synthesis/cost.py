@@ -46,6 +46,7 @@ SHARE = 0.8
 KEPT = 1.3
 """Largest memory of a step over what autograd keeps."""
 OVERHEAD = 2 * 10**8
+"""Bytes of a step for no image at all: buffers of oneDNN, and memory that the allocator keeps."""
 TIMED = 32
 """Number of images of up to `SMALL` pixels that a step is timed on."""
 SMALL = 3 * 32 * 32
@@ -152,8 +153,8 @@ def step_cost(network: Network, *, all_threads: bool = False) -> StepCost:
 def _measured(network: Network, all_threads: bool) -> StepCost:
     """The cost of a step.
 
-    What autograd keeps for the gradient of the pixels is counted; the rest follows from nine networks of 32 and 224 pixels
-    (see docs/benchmarks.md), whose largest memory it exceeds by 0 to 40 %. Zero for a network without gradient.
+    What autograd keeps for the gradient of the pixels is counted; the rest follows from seven networks of 32 and 224 pixels
+    (docs/benchmarks.md), for which the estimate was 0.9 to 1.5 times what was measured. Zero for a network without gradient.
     """
     timed = max(2, min(TIMED, TIMED * SMALL // network.spec.pixels))
     try:
@@ -162,13 +163,15 @@ def _measured(network: Network, all_threads: bool) -> StepCost:
             began = time.perf_counter()
             _gradient(network, timed)
             seconds = (time.perf_counter() - began) / timed
-    except (RuntimeError, NotImplementedError):  # no gradient, which the method refuses
+    except (
+        RuntimeError,
+        ValueError,
+        IndexError,
+    ):  # it does not take its images, or has no gradient, which is refused later
         return StepCost(0, 0, 0.0)
     (one, _), (two, largest) = kept
-    pixels = FLOAT32 * network.spec.pixels
-    image = (
-        int(KEPT * max(0, two - one)) + 6 * pixels + 2 * largest // 2
-    )  # pixels, gradient, Adam's moments, what they give
+    copies = 6 * FLOAT32 * network.spec.pixels  # pixels, their gradient, Adam's moments and what it computes
+    image = int(KEPT * max(0, two - one)) + copies + largest  # that of two images, and so two of the largest of one
     return StepCost(OVERHEAD + 3 * network.nbytes(), image, seconds)
 
 

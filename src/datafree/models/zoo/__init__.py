@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ..._core.errors import UserError, cut, nearest, unknown
+from ..._core.errors import UserError, cut, nearest, similar, unknown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,8 +34,8 @@ def no_model(name: str) -> UserError:
     """The error for what is neither a release folder nor a name of the zoo."""
     if "/" in name or "\\" in name or name.startswith("."):
         return UserError(f"no release folder {cut(name)!r}, expected a folder with config.json; check the path")
-    close = nearest(name, names())
-    expected = close if close.startswith("nearest") else "expected a folder with config.json; check the path"
+    is_misspelt = bool(similar(name, names()))
+    expected = nearest(name, names()) if is_misspelt else "expected a folder with config.json; check the path"
     return UserError(f"no release folder {cut(name)!r}, and no network of that name in the zoo; {expected}")
 
 
