@@ -320,7 +320,7 @@ def _probe(network: Network) -> None:
     with torch.no_grad(), frozen(network.module):
         try:
             network.logits(image)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, IndexError) as error:  # as `Network.check` does
             raise UserError(
                 f"{network.name} does not take images of shape {network.spec.shape}: {str(error).splitlines()[0]}; "
                 "give the shape that it was built for"
