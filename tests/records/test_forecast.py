@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy.stats import norm, rankdata
+from torch import nn
 
 from datafree._core.errors import UserError
+from datafree.models.network import Network
 from datafree.records.forecast import forecast_auc
-from datafree.records.presets import preset
+from datafree.records.presets import preset, statistics
+from datafree.records.record import _chunk as batch_of
 from datafree.records.record import record
 
 
@@ -83,3 +88,44 @@ def test_safe_records_nothing_that_forecasts_more_than_it_promises(tiny, toy):
     assert record(network, few, preset("safe", network, few, leak=forecast + 0.01)).released_statistics(network) > 0
     many = toy(600)
     assert forecast_auc(record(network, many, preset("safe", network, many)).released_statistics(network)) <= 0.6
+
+
+def test_safe_refuses_what_it_cannot_keep_before_an_image_is_read(tiny, toy, monkeypatch):
+    network, few = tiny("linear"), toy(15)
+    safe = record(network, toy(600), "safe")
+    monkeypatch.setattr("datafree.records.record._measure", lambda *_: pytest.fail("an image was read"))
+    with pytest.raises(UserError, match=r"leak: got a forecast AUC of 0\.\d+ for the least that"):
+        record(network, few, "safe")
+    monkeypatch.undo()
+    assert record(network, toy(600), "safe", add_to=safe).digest() == safe.digest()  # its own entries count once
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "shape", "expected"),
+    [
+        ("small", 100, (3, 32, 32), ("full", False, 1)),
+        ("small", 1000, (3, 224, 224), ("full", True, 1)),
+        ("small", 9000, (1, 8, 8), ("lowrank", True, 1)),
+        ("sharp", 100, (3, 32, 32), ("lowrank", False, 1)),
+        ("sharp", 10, (3, 224, 224), ("lowrank", False, 2)),
+        ("sharp", 1000, (3, 224, 224), ("lowrank", True, 7)),
+        ("best", 10, (3, 32, 32), ("full", False, 1)),
+        ("best", 100, (3, 32, 32), ("lowrank", False, 1)),
+        ("best", 1000, (3, 224, 224), ("lowrank", True, 7)),
+    ],
+)
+def test_presets_for_many_classes_and_large_images_stay_small(name, classes, shape, expected):
+    layers = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(shape[0], classes))
+    network = Network(layers, input_shape=shape, classes=classes)
+    statistic, layer = statistics(name, network, [1300] * classes)[-1]
+    assert (statistic.covariance, statistic.pooled, statistic.downsample) == expected
+    tensors = statistic.bind(network, layer).layout()
+    assert sum(math.prod(shape) for _, shape in tensors.values()) <= (2**27 if classes < 9000 else 2**27 * 1.4)
+
+
+def test_a_record_of_large_images_takes_fewer_at_a_time():
+    sizes = {}
+    for side in (32, 64, 65, 224, 600):
+        layers = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+        sizes[side] = batch_of(Network(layers, input_shape=(3, side, side), classes=2), ["2"])
+    assert sizes == {32: 4096, 64: 2730, 65: 387, 224: 32, 600: 16}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -187,6 +188,21 @@ def test_the_fit_does_not_depend_on_how_many_classes_are_fitted_at_a_time(classe
     assert torch.equal(alone.factor, together.factor) and torch.equal(alone.mean, together.mean)
     assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
     assert torch.get_num_threads() == threads
+
+
+def test_only_the_covariances_of_classes_being_fitted_exist(classes):
+    mean, covariance = classes
+    living: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    most: list[int] = []
+
+    class Computed:
+        def __getitem__(self, c):
+            living.add(matrix := covariance[c].clone())
+            most.append(len(living))
+            return matrix
+
+    assert torch.equal(fit_censored(mean, Computed(), steps=2).factor, fit_censored(mean, covariance, steps=2).factor)
+    assert len(most) == 10 and max(most) <= 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])

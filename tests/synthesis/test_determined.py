@@ -7,6 +7,7 @@ from collections import OrderedDict
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import interpolate
 
 from datafree._core.errors import UserError
 from datafree.models.input_spec import InputSpec
@@ -14,13 +15,17 @@ from datafree.models.network import Network
 from datafree.records.record import record
 from datafree.records.statistics.moments import Moments
 from datafree.synthesis.methods.distribution import Distribution
-from datafree.synthesis.pixel_moments import pixel_factors, pixel_moments
+from datafree.synthesis.pixel_moments import ClassCovariances, coarse_images, pixel_moments
 
 
 def network_of(first: nn.Module, units: int, *, shape=(2, 4, 4), **spec) -> Network:
     torch.manual_seed(0)
     module = nn.Sequential(OrderedDict(first=first, relu=nn.ReLU(), flat=nn.Flatten(), last=nn.Linear(units, 3)))
     return Network(module.eval(), InputSpec(shape=shape, classes=("a", "b", "c"), **spec), "own")
+
+
+def stacked(covariance: ClassCovariances) -> torch.Tensor:
+    return torch.stack([*covariance])
 
 
 def linear(units=40) -> nn.Module:
@@ -46,7 +51,7 @@ def test_an_injective_first_layer_gives_back_the_pixels_moments(kind, spec, toy)
     assert (itself.source, itself.determined, through.source) == ("input", 1.0, tap)
     assert through.determined == 1.0
     torch.testing.assert_close(through.mean, itself.mean, rtol=0, atol=1e-5)
-    torch.testing.assert_close(through.covariance, itself.covariance, rtol=0, atol=1e-5)
+    torch.testing.assert_close(stacked(through.covariance), stacked(itself.covariance), rtol=0, atol=1e-5)
     x = data.pixels(range(120)).flatten(1).double()
     for c in range(3):
         own = x[data.labels == c]
@@ -58,7 +63,7 @@ def test_an_injective_first_layer_gives_back_the_pixels_moments(kind, spec, toy)
 def test_of_a_diagonal_the_pixels_variances_are_as_large_as_they_are(own, toy):
     network, data = network_of(linear(34), 34), toy(300, shape=(2, 4, 4))
     found = pixel_moments(network, record(network, data, [(own, ("first.1",))]))
-    variance = found.covariance.diagonal(dim1=1, dim2=2)
+    variance = stacked(found.covariance).diagonal(dim1=1, dim2=2)
     x = data.pixels(range(300)).flatten(1)
     true = torch.stack([x[data.labels == c].var(0).mean() for c in range(3)])
     torch.testing.assert_close(variance.mean(1).float(), true, rtol=0.3, atol=0)
@@ -71,7 +76,7 @@ def test_the_range_of_the_pixels_is_scaled_to_zero_and_one(toy):
     plain = network_of(linear(), 40)
     wanted = pixel_moments(plain, record(plain, toy(shape=(2, 4, 4)), [(Moments(covariance="full"), ("input",))]))
     torch.testing.assert_close(found.mean, wanted.mean, rtol=0, atol=1e-5)  # the same images, from -1 to 1 for one
-    torch.testing.assert_close(found.covariance, wanted.covariance, rtol=0, atol=1e-5)
+    torch.testing.assert_close(stacked(found.covariance), stacked(wanted.covariance), rtol=0, atol=1e-5)
 
 
 def test_pooled_covariances_serve_every_class(toy):
@@ -127,7 +132,7 @@ def test_large_images_say_whether_the_input_was_recorded_and_how(toy):
     network, data = network_of(nn.Conv2d(2, 3, 3, stride=2), 3), toy(shape=(2, 4, 4))
     pooled = record(network, data, [(Moments(conv="channels"), ("input",)), Moments()])
     with pytest.raises(UserError) as caught:
-        pixel_factors(network, pooled)
+        coarse_images(network, pooled)
     assert str(caught.value) == (
         "entry 'input' holds channel means, which do not determine pixels; use the method 'all', or ask the publisher for a "
         "new record, of units: datafree record moments TEACHER --data DATA --taps input --covariance lowrank --conv units "
@@ -136,6 +141,49 @@ def test_large_images_say_whether_the_input_was_recorded_and_how(toy):
     with pytest.raises(
         UserError, match="images of 32 numbers, but no low-rank moments of the input in the record; use"
     ):
-        pixel_factors(network, record(network, data, [Moments()]))
+        coarse_images(network, record(network, data, [Moments()]))
     units = record(network, data, [(Moments(covariance="lowrank", conv="units"), ("input",))])
-    assert pixel_factors(network, units)[0].shape == (3, 32)
+    assert coarse_images(network, units).mean.shape == (3, 32)
+
+
+@pytest.mark.parametrize("kind", ["full", "lowrank", "shrunk", "diagonal", "none"])
+@pytest.mark.parametrize("downsample", [1, 2])
+@pytest.mark.parametrize("pooled", [False, True])
+def test_the_covariance_of_a_class_is_that_of_its_entry(kind, downsample, pooled, toy):
+    network = network_of(linear(), 40, low=-1.0, high=1.0)
+    settings = Moments(covariance=kind, rank=3, downsample=downsample, pooled=pooled, conv="units")
+    entry = (of_input := record(network, toy(shape=(2, 4, 4)), [(settings, ("input",))])).entries["input"]
+    pixels = pixel_moments(network, of_input)
+    matrix = torch.eye(32, dtype=torch.float64)
+    if downsample == 2:
+        corners = torch.eye(8, dtype=torch.float64).view(8, 2, 2, 2)
+        matrix = interpolate(corners, size=(4, 4), mode="bilinear", align_corners=False).flatten(1).T
+    for c in range(3):
+        group, unit = 0 if pooled else c, 1 / 2
+        expected = torch.zeros(32, 32, dtype=torch.float64)
+        if "factor" in entry.summary:
+            factor = entry.summary["factor"][group].double()
+            expected += matrix @ factor @ factor.T @ matrix.T
+        if "variance" in entry.summary:
+            expected += matrix @ torch.diag(entry.summary["variance"][group].double()) @ matrix.T
+        torch.testing.assert_close(pixels.covariance[c], expected * unit**2, rtol=1e-9, atol=1e-12)
+    assert len(pixels.covariance) == len(pixels.covariance[0:3]) == 3
+    with pytest.raises(IndexError):
+        pixels.covariance[3]
+
+
+@pytest.mark.parametrize("downsample", [1, 2])
+def test_large_images_are_drawn_on_the_record_s_grid_and_then_enlarged(downsample, toy):
+    network = network_of(linear(), 40, low=-1.0, high=1.0)
+    settings = Moments(covariance="lowrank", rank=3, downsample=downsample, conv="units", pooled=True)
+    of_input = record(network, toy(shape=(2, 4, 4)), [(settings, ("input",))])
+    images, exact = coarse_images(network, of_input), pixel_moments(network, of_input)
+    assert images.factor.shape == (3, 32 // downsample**2, 3) and images.factor.stride(0) == 0  # one for all classes
+    labels = torch.full((50_000,), 1)
+    drawn = images.latent(labels, torch.ones(50_000), torch.Generator().manual_seed(0))
+    assert drawn.shape == (50_000, 32)
+    torch.testing.assert_close(drawn.mean(0).double(), exact.mean[1], rtol=0, atol=5e-3)
+    variance = of_input.entries["input"].summary["variance"][0].double()
+    if downsample == 1:  # the directions alone: without the variance outside of them
+        expected = exact.covariance[1] - torch.diag(variance) / 2**2
+        torch.testing.assert_close(drawn.T.cov().double(), expected, rtol=0, atol=2e-3)

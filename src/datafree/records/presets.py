@@ -14,7 +14,7 @@ from ..data.dataset_checks import check_classes
 from ..models import hooks as tap_names
 from ..models.network import Network
 from .statistics.input import InputMoments
-from .statistics.moments import Moments
+from .statistics.moments import UNITS_AT_MOST, Moments
 from .statistics.spectral import SpectralAll, SpectralPairs
 
 __all__ = [
@@ -33,6 +33,14 @@ Choice = list[tuple[Any, tuple[str, ...] | None]]
 
 PRESETS = ("small", "safe", "sharp", "best", "paper", "full")
 COARSEST = 64
+MEANS = 2**22
+"""Largest number of class means and of covariances of the last layer in a preset: 17 MB in a file."""
+COVARIANCES = 2**27
+"""Largest number of class covariances of the pixels in a preset: 537 MB in a file."""
+DIRECTIONS = 2**25
+"""The same for class means, variances and directions: 134 MB."""
+SMALLEST_SIDE = 32
+"""Images are averaged down to this side, not further, before one covariance serves all classes."""
 LEAK = 0.6
 """Largest forecast AUC of a record of `safe`; docs/records.md explains the choice."""
 
@@ -55,14 +63,13 @@ def statistics(name: str, network: Network, counts: Sequence[int], *, leak: floa
 
 
 def _pairs(name: str, network: Network, counts: Sequence[int], leak: float) -> Choice:
-    top = (Moments(covariance="full"), (tap_names.layers(network)[-1],))
+    top = _top(network)
     if name == "small":
         return [(InputMoments(per="channel"), None), top]
     if name == "safe":
         return [(InputMoments(per="channel"), None), (budgeted(network, counts, leak), (tap_names.INPUT,))]
     if name == "sharp":
-        sharp = Moments(covariance="lowrank", rank=32, conv="units")
-        return [(InputMoments(), None), top, (sharp, (tap_names.INPUT,))]
+        return [(InputMoments(), None), top, (_low_rank(network, 32), (tap_names.INPUT,))]
     if name == "best":
         return best(network)
     if name == "paper":
@@ -100,10 +107,10 @@ def budgeted(network: Network, counts: Sequence[int], leak: float) -> Moments:
     """
     if not 0.5 < leak < 1:
         raise UserError(f"leak: got {leak}, expected above 0.5 and below 1; 0.6 is the default")
-    channels, height, width = network.spec.shape
+    channels = network.spec.shape[0]
     budget = 2 * NormalDist().inv_cdf(leak) ** 2 - 2 * channels / sum(counts)
     for downsample in range(1, COARSEST + 1):
-        numbers = channels * -(-height // downsample) * -(-width // downsample)
+        numbers = _numbers(network, downsample)
         means = numbers / min(counts)
         if means <= 0.6 * budget or downsample == COARSEST:
             rank = min(numbers, int((budget - means) * sum(counts) / numbers) - 1)
@@ -114,11 +121,45 @@ def budgeted(network: Network, counts: Sequence[int], leak: float) -> Moments:
 
 def best(network: Network) -> Choice:
     """For the best images of the method `distribution`: full class covariances of the pixels, low rank if they are too
-    large.
+    large, and one for all classes if those are too many.
     """
-    if network.spec.pixels <= PIXELS_AT_MOST:
-        return [(InputMoments(), None), (Moments(covariance="full"), (tap_names.INPUT,))]
-    return [(InputMoments(), None), (Moments(covariance="lowrank", rank=128, conv="units"), (tap_names.INPUT,))]
+    pixels = network.spec.pixels
+    full = pixels <= PIXELS_AT_MOST and len(network.spec.classes) * pixels**2 <= COVARIANCES
+    moments = Moments(covariance="full") if full else _low_rank(network, 128)
+    return [(InputMoments(), None), (moments, (tap_names.INPUT,))]
+
+
+def _top(network: Network) -> tuple[Moments, tuple[str, ...]]:
+    """The last layer's covariance of each class, or of all if those are too many numbers."""
+    layer = tap_names.layers(network)[-1]
+    units = tap_names.shapes(network, (layer,))[layer][0]
+    if units > UNITS_AT_MOST:
+        return Moments(covariance="lowrank", pooled=True), (layer,)
+    return Moments(covariance="full", pooled=len(network.spec.classes) * units**2 > MEANS), (layer,)
+
+
+def _low_rank(network: Network, rank: int) -> Moments:
+    """Means and up to `rank` directions of each class on the finest grid of pixels on which they are at most `DIRECTIONS`.
+
+    If that grid is too coarse even with 16 directions, all classes share `rank` of them.
+    """
+    classes, side = len(network.spec.classes), min(network.spec.shape[1:])
+    for fewer in (count for count in (rank, 64, 32, 16) if count <= rank):
+        downsample = _downsample(network, DIRECTIONS // (classes * (fewer + 2)))
+        if -(-side // downsample) >= min(SMALLEST_SIDE, side):
+            return Moments(covariance="lowrank", rank=fewer, conv="units", downsample=downsample)
+    downsample = _downsample(network, MEANS // classes)
+    return Moments(covariance="lowrank", rank=rank, conv="units", pooled=True, downsample=downsample)
+
+
+def _downsample(network: Network, most: int) -> int:
+    """The finest grid with at most `most` numbers, or the coarsest one."""
+    return next((count for count in range(1, COARSEST) if _numbers(network, count) <= most), COARSEST)
+
+
+def _numbers(network: Network, downsample: int) -> int:
+    channels, height, width = network.spec.shape
+    return channels * -(-height // downsample) * -(-width // downsample)
 
 
 def paper_row(row: str, network: Network) -> Choice:

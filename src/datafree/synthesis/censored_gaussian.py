@@ -8,6 +8,7 @@ correlation.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from threading import Event
@@ -24,8 +25,6 @@ __all__ = ["Censored", "censored_moments", "fit_censored", "hermite"]
 
 ORDER = 10
 CONSTANT = 1e-8
-BLOCK = 16_384
-"""Pixels whose mean and variance are fitted at a time, so that the temporary tensors stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -34,42 +33,50 @@ class Censored:
 
     mean: Tensor
     factor: Tensor
+    images: Callable[[Tensor], Tensor] | None = None
+    """Linear map of rows (N, D) to images (N, P), for means and factors on a coarser grid than the images."""
 
     def latent(self, labels: Tensor, spread: Tensor, rng: torch.Generator) -> Tensor:
-        """Latent images (N, D), one per label (N,), with deviations from the class mean multiplied by `spread` (N,)."""
+        """Latent images (N, P), one per label (N,), with deviations from the class mean multiplied by `spread` (N,)."""
         g = torch.randn(len(labels), self.factor.shape[2], generator=rng) * spread[:, None]
         z = self.mean[labels]
         for c in labels.unique().tolist():
             rows = labels == c
             z[rows] += g[rows] @ self.factor[c].T
-        return z
+        return z if self.images is None else self.images(z)
 
 
 def fit_censored(
-    mean: Tensor, covariance: Tensor, *, rank: int = 256, steps: int = 60, workers: int = 1, progress: Progress = silent
+    mean: Tensor,
+    covariance: Tensor | Sequence[Tensor],
+    *,
+    rank: int = 256,
+    steps: int = 60,
+    workers: int = 1,
+    progress: Progress = silent,
 ) -> Censored:
     """Fits latent normals to the `mean` (K, D) and `covariance` (K, D, D) of K classes of pixels in [0, 1].
 
     Means and variances are exact. Correlations are approximated with the given rank: an eigendecomposition of the
     pairwise solution, refined by `steps` of gradient descent on the covariance. `workers` classes are fitted at a time,
-    one thread each, so that the result does not depend on it. `progress` counts the classes.
+    one thread each, so that the result does not depend on it; `covariance[c]` is read once. `progress` counts the classes.
     """
-    variance = covariance.diagonal(dim1=1, dim2=2).double()
+    latent = mean.float().clone()
     factor = torch.zeros(*mean.shape, min(rank, mean.shape[1]))
     stopped = Event()
-    with one_thread():
-        latent_mean, latent_std = _marginals(mean.double(), variance)
 
     def fit(c: int) -> None:
-        varying = (variance[c] > CONSTANT).nonzero().flatten()
+        target = covariance[c]
+        varying = (target.diagonal() > CONSTANT).nonzero().flatten()
         if not len(varying):
             return
-        coefficients = hermite(latent_mean[c, varying], latent_std[c, varying], ORDER).float()
-        target = covariance[c].float()
         if len(varying) < len(target):
             target = target[varying][:, varying]
-        rows = correlation_rows(coefficients, target, rank=rank, steps=steps, stopped=stopped)
-        factor[c, varying, : rows.shape[1]] = rows * latent_std[c, varying].float()[:, None]
+        latent_mean, latent_std = _marginals(mean[c, varying].double(), target.diagonal().double())
+        coefficients = hermite(latent_mean, latent_std, ORDER).float()
+        rows = correlation_rows(coefficients, target.float(), rank=rank, steps=steps, stopped=stopped)
+        latent[c, varying] = latent_mean.float()
+        factor[c, varying, : rows.shape[1]] = rows * latent_std.float()[:, None]
 
     progress(0, len(mean))
     with one_thread(), ThreadPoolExecutor(max(1, min(workers, len(mean)))) as pool:
@@ -82,7 +89,7 @@ def fit_censored(
             stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    return Censored(torch.where(variance > CONSTANT, latent_mean, mean.double()).float(), factor)
+    return Censored(latent, factor)
 
 
 def censored_moments(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,14 +114,7 @@ def _density(x: Tensor) -> Tensor:
 
 
 def _marginals(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Latent mean and std of every pixel, in blocks."""
-    blocks = zip(mean.flatten().split(BLOCK), variance.flatten().split(BLOCK), strict=True)
-    means, stds = zip(*(_block_marginals(*block) for block in blocks), strict=True)
-    return torch.cat(means).view_as(mean), torch.cat(stds).view_as(mean)
-
-
-def _block_marginals(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Latent mean and std, by bisection on the std and, inside it, on the mean.
+    """Latent mean and std of every pixel, by bisection on the std and, inside it, on the mean.
 
     The variance of a pixel in [0, 1] with mean m is at most m (1 - m). For larger recorded values the std ends at its
     bound of 1000, which gives that maximum to three digits.

@@ -74,24 +74,20 @@ def check_chunk(count: int, spec: InputSpec) -> None:
         )
 
 
-def distribution_bytes(classes: int, pixels: int, rank: int, covariances: int | None = None) -> int:
-    """Bytes needed to fit the distribution of the pixels.
+def distribution_bytes(classes: int, pixels: int, rank: int) -> int:
+    """Bytes needed to fit the distribution of the pixels, one class at a time: the fit, and the factors of all classes."""
+    return _fit_bytes(pixels) + FLOAT32 * classes * pixels * (min(rank, pixels) + 1)
 
-    `covariances` (pixels x pixels) in float64, by default three per class; the matrices of the fit of one class; and the
-    factors.
-    """
-    square, covariances = pixels * pixels, 3 * classes if covariances is None else covariances
-    return (
-        FLOAT64 * covariances * square
-        + FIT_COPIES * FLOAT32 * square
-        + 2 * FLOAT32 * classes * pixels * min(rank, pixels)
-    )
+
+def _fit_bytes(pixels: int) -> int:
+    """Bytes to fit one class: its covariance in float64, which is computed from two others at most, and `FIT_COPIES`."""
+    return (3 * FLOAT64 + FIT_COPIES * FLOAT32) * pixels * pixels
 
 
 def classes_at_a_time(workers: int, pixels: int) -> int:
     """How many classes' pixels to fit at the same time: `workers`, or fewer if they need over half of the memory left."""
     free = memory.available()
-    return workers if free is None else max(1, min(workers, free // (2 * FIT_COPIES * FLOAT32 * pixels * pixels)))
+    return workers if free is None else max(1, min(workers, free // (2 * _fit_bytes(pixels))))
 
 
 def check_distribution(network: Network, record: Record, rank: int) -> None:
@@ -103,17 +99,7 @@ def check_distribution(network: Network, record: Record, rank: int) -> None:
         alternatives.insert(0, ("the method 'top'", inversion))
     classes, pixels = len(network.spec.classes), network.spec.pixels
     description = f"the distribution of {pixels:,} pixels in each of {classes:,} classes"
-    covariances = _covariances(record, classes)
-    check_cost(distribution_bytes(classes, pixels, rank, covariances), description, alternatives)
-
-
-def _covariances(record: Record, classes: int) -> int:
-    """Number of float64 covariances of the pixels that exist at the same time."""
-    for entry in record.of_kind("moments").values():
-        if entry.taps == (tap_names.INPUT,):
-            groups = 1 if entry.statistic.pooled else classes
-            return groups if entry.statistic.downsample == 1 else 2 * groups  # one more while it is upsampled
-    return 3 * classes  # also the first layer's, and their product with its inverse
+    check_cost(distribution_bytes(classes, pixels, rank), description, alternatives)
 
 
 class StepCost(NamedTuple):

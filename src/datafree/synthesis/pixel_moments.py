@@ -8,7 +8,10 @@ pixels are fitted instead, which preserves the layer's total variance and ignore
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import overload
 
 import numpy as np
 import torch
@@ -21,8 +24,9 @@ from ..models.network import Network, frozen
 from ..records.graph.operators import conv_matrix
 from ..records.record import Entry, Record
 from ..records.statistics.moments import MomentsAccumulator
+from .censored_gaussian import Censored
 
-__all__ = ["PixelMoments", "pixel_factors", "pixel_moments"]
+__all__ = ["ClassCovariances", "PixelMoments", "coarse_images", "pixel_moments"]
 
 UPDATES = 200
 ASK_FOR_INPUT = (
@@ -31,12 +35,79 @@ ASK_FOR_INPUT = (
 """What to do if the first layer does not determine the pixels."""
 
 
+class ClassCovariances(Sequence[Tensor]):
+    """The pixels' covariance (P, P) of each of K classes in float64, computed when it is read.
+
+    K of them may not fit in memory: those of 1,000 classes of 3,072 pixels are 75 GB. They are computed from what an entry
+    holds, C = A (F F^T + diag(v)) A^T + diag(e).
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        factor: Tensor | None = None,
+        variance: Tensor | None = None,
+        operator: Tensor | float = 1.0,
+        independent: Tensor | None = None,
+    ):
+        self.classes = classes
+        self.factor = factor
+        """F: (K, D, R), or (1, D, R) if all classes have the same covariance. None: 0."""
+        self.variance = variance
+        """v: (K, D) or (1, D)."""
+        self.operator = operator
+        """A: (P, D), or a number for D = P."""
+        self.independent = independent
+        """e: (K, P) or (1, P)."""
+
+    def __len__(self) -> int:
+        return self.classes
+
+    @overload
+    def __getitem__(self, c: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, c: slice) -> list[Tensor]: ...
+    def __getitem__(self, c: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(c, slice):
+            return [self[index] for index in range(*c.indices(len(self)))]
+        if not -len(self) <= c < len(self):
+            raise IndexError(f"class {c}, expected one of {len(self)}")
+        return self._shared if self.groups == 1 else self._covariance(c)
+
+    @property
+    def groups(self) -> int:
+        """1 if all classes have the same covariance, else the number of classes."""
+        parts = (self.factor, self.variance, self.independent)
+        return max((len(part) for part in parts if part is not None), default=1)
+
+    @cached_property
+    def _shared(self) -> Tensor:
+        return self._covariance(0)
+
+    def _covariance(self, group: int) -> Tensor:
+        operator, covariance = self.operator, torch.zeros((), dtype=torch.float64)
+        if self.factor is not None:
+            factor = self.factor[group].double()
+            factor = operator @ factor if isinstance(operator, Tensor) else factor * operator
+            covariance = factor @ factor.T
+        if self.variance is not None:
+            variance = self.variance[group].double()
+            if isinstance(operator, Tensor):
+                covariance = covariance + (operator * variance) @ operator.T
+            else:
+                covariance = covariance + torch.diag(variance * operator**2)
+        if self.independent is not None:
+            covariance = covariance + torch.diag(self.independent[group].double())
+        return covariance
+
+
 @dataclass(frozen=True)
 class PixelMoments:
-    """Class means (K, P) and covariances (K, P, P) of the pixels, scaled from the spec's range to [0, 1]."""
+    """Class means (K, P) and covariances (P, P) of the pixels, scaled from the spec's range to [0, 1]."""
 
     mean: Tensor
-    covariance: Tensor
+    covariance: ClassCovariances
     source: str
     """Tap of the entry that they come from."""
     determined: float
@@ -52,12 +123,16 @@ def pixel_moments(network: Network, record: Record) -> PixelMoments:
     first_layer = tap_names.layers(network)[0]
     for entry in entries.values():
         if entry.taps == (tap_names.INPUT,):
-            mean, covariance = _moments(network, entry)
+            mean = _mean(network, entry)
             share = mean.shape[1] / network.spec.pixels
+            unit, low, width = entry.statistic.scale, network.spec.low, network.spec.high - network.spec.low
+            operator: Tensor | float = 1 / (unit * width)
             if entry.statistic.downsample > 1:
                 upsample = _upsampling(network, entry)
-                mean, covariance = mean @ upsample.T, upsample @ covariance @ upsample.T
-            return _scaled(network, mean, covariance, "input", share)
+                mean, operator = mean @ upsample.T, upsample * operator
+            factor, variance = _spread(entry)
+            covariance = ClassCovariances(len(mean), factor=factor, variance=variance, operator=operator)
+            return PixelMoments(((mean - low) / width).clamp(0, 1), covariance, "input", share)
     for entry in entries.values():
         if entry.taps == (first_layer,):
             return _from_first_layer(network, entry, first_layer)
@@ -67,8 +142,8 @@ def pixel_moments(network: Network, record: Record) -> PixelMoments:
     )
 
 
-def pixel_factors(network: Network, record: Record) -> tuple[Tensor, Tensor]:
-    """Class means (K, P) and factors (K, P, R) of images too large for a covariance, from a low-rank input entry.
+def coarse_images(network: Network, record: Record) -> Censored:
+    """The images' distribution where they are too large for a covariance, from a low-rank input entry, on that entry's grid.
 
     Ignores the variance outside the recorded directions, because independent noise per pixel does not look like images.
     Raises UserError if the record has no such entry.
@@ -88,12 +163,15 @@ def pixel_factors(network: Network, record: Record) -> tuple[Tensor, Tensor]:
             "units "
             "--add"
         )
-    low, width = network.spec.low, network.spec.high - network.spec.low
-    summary = candidates[0].summary
-    mean = _upsampled(network, candidates[0], summary["mean"].float())
-    columns = summary.get("factor", torch.zeros(1, summary["mean"].shape[1], 1)).float().transpose(1, 2)
-    factor = torch.stack([_upsampled(network, candidates[0], group).T for group in columns])
-    return (mean - low) / width, (factor / width).expand(len(mean), -1, -1)
+    entry = candidates[0]
+    unit, low, width = entry.statistic.scale, network.spec.low, network.spec.high - network.spec.low
+
+    def images(rows: Tensor) -> Tensor:
+        return (_upsampled(network, entry, rows) / unit - low) / width
+
+    mean = entry.summary["mean"].float()
+    factor = entry.summary.get("factor", torch.zeros(1, mean.shape[1], 1)).float()
+    return Censored(mean, factor.expand(len(mean), -1, -1), images)
 
 
 def _accumulator(network: Network, record: Record, name: str) -> MomentsAccumulator:
@@ -109,9 +187,9 @@ def _upsampled(network: Network, entry: Entry, rows: Tensor) -> Tensor:
     return interpolate(coarse, size=network.spec.shape[1:], mode="bilinear", align_corners=False).flatten(1)
 
 
-def _moments(network: Network, entry: Entry) -> tuple[Tensor, Tensor]:
-    """Mean (K, D) and covariance (K, D, D), or (1, D, D) if pooled, of an entry in float64, in the layer's units, without
-    the recorded scale.
+def _mean(network: Network, entry: Entry) -> Tensor:
+    """Mean (K, D) of an entry in float64, in the layer's units, without the recorded scale. Raises UserError if it is one of
+    channels.
     """
     accumulator = entry.statistic.bind(network, entry.taps)
     assert isinstance(accumulator, MomentsAccumulator)
@@ -120,14 +198,15 @@ def _moments(network: Network, entry: Entry) -> tuple[Tensor, Tensor]:
             f"entry {entry.taps[0]!r} holds channel means, which do not determine pixels; ask the publisher for a record of "
             "units: datafree record moments --conv units"
         )
-    mean = entry.summary["mean"].double() / entry.statistic.scale
-    groups = 1 if entry.statistic.pooled else len(mean)
-    covariance = torch.zeros(groups, accumulator.size, accumulator.size, dtype=torch.float64)
-    for of_group, factor in zip(covariance, entry.summary.get("factor", ()), strict=False):
-        torch.mm(factor.double(), factor.double().T, out=of_group)
-    if "variance" in entry.summary:
-        covariance.diagonal(dim1=1, dim2=2).add_(entry.summary["variance"].double())
-    return mean, covariance.div_(entry.statistic.scale**2)
+    return entry.summary["mean"].double() / entry.statistic.scale
+
+
+def _spread(entry: Entry) -> tuple[Tensor | None, Tensor | None]:
+    """Factor (G, D, R) and variance (G, D) of an entry, or no variance at all."""
+    factor, variance = entry.summary.get("factor"), entry.summary.get("variance")
+    if factor is None and variance is None:
+        variance = torch.zeros(1, entry.summary["mean"].shape[1])
+    return factor, variance
 
 
 def _upsampling(network: Network, entry: Entry) -> Tensor:
@@ -152,18 +231,23 @@ def _from_first_layer(network: Network, entry: Entry, layer: str) -> PixelMoment
     inverse = torch.from_numpy((vh[determined].T / singular[determined]) @ u[:, determined].T)  # (P, D)
     if entry.statistic.downsample > 1:
         raise UserError(f"entry {layer!r} is downsampled, so it does not determine the pixels; {ASK_FOR_INPUT}")
-    mean, covariance = _moments(network, entry)
-    pixels = (mean - bias) @ inverse.T
-    if entry.statistic.covariance in ("diagonal", "lowrank"):
-        diagonal = entry.summary["variance"].double() / entry.statistic.scale**2
-        pixel_covariance = inverse @ (covariance - torch.diag_embed(diagonal)) @ inverse.T
-        pixel_covariance = pixel_covariance + torch.diag_embed(independent(torch.from_numpy(operator), diagonal))
-    else:
-        pixel_covariance = inverse @ covariance @ inverse.T
+    pixels = (_mean(network, entry) - bias) @ inverse.T
     spec, positions = network.spec, network.spec.pixels // network.spec.shape[0]
     std = torch.tensor(spec.std, dtype=torch.float64).expand(spec.shape[0]).repeat_interleave(positions)
     shift = torch.tensor(spec.mean, dtype=torch.float64).expand(spec.shape[0]).repeat_interleave(positions)
-    return _scaled(network, pixels * std + shift, pixel_covariance * std[:, None] * std, layer, share)
+    width, of_pixels = spec.high - spec.low, None
+    factor, variance = _spread(entry)
+    if entry.statistic.covariance in ("diagonal", "lowrank"):
+        of_pixels = independent(
+            torch.from_numpy(operator), entry.summary["variance"].double() / entry.statistic.scale**2
+        )
+        of_pixels, variance = of_pixels * (std / width) ** 2, None
+    unit = std[:, None] / (width * entry.statistic.scale)
+    covariance = ClassCovariances(
+        len(pixels), factor=factor, variance=variance, operator=inverse * unit, independent=of_pixels
+    )
+    mean = ((pixels * std + shift - spec.low) / width).clamp(0, 1)
+    return PixelMoments(mean, covariance, layer, share)
 
 
 def independent(operator: Tensor, variance: Tensor) -> Tensor:
@@ -213,10 +297,3 @@ def _operator(network: Network, name: str) -> tuple[np.ndarray, Tensor]:
         )
     bias = torch.zeros(shape[0]) if layer.bias is None else layer.bias.detach().cpu()
     return layer.weight.detach().cpu().double().numpy(), bias.double()
-
-
-def _scaled(network: Network, mean: Tensor, covariance: Tensor, source: str, share: float) -> PixelMoments:
-    spec = network.spec
-    width = spec.high - spec.low
-    mean = ((mean - spec.low) / width).clamp(0, 1)
-    return PixelMoments(mean, covariance.div_(width**2).expand(len(mean), -1, -1), source, share)

@@ -23,7 +23,7 @@ from .limits import LARGEST, check_counts, check_pixels, check_size
 from .merge import group_means, merge_means
 from .sketch import nystrom, test_matrix
 
-__all__ = ["Moments", "MomentsAccumulator"]
+__all__ = ["UNITS_AT_MOST", "Moments", "MomentsAccumulator"]
 
 UNITS_AT_MOST = 8192
 

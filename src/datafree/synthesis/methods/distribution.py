@@ -18,7 +18,7 @@ from ...records.presets import PIXELS_AT_MOST
 from ...records.record import Record
 from ..censored_gaussian import Censored, fit_censored
 from ..cost import check_distribution, classes_at_a_time
-from ..pixel_moments import PixelMoments, pixel_factors, pixel_moments
+from ..pixel_moments import PixelMoments, coarse_images, pixel_moments
 from . import Batch, chunk_labels, needed
 
 __all__ = ["Distribution"]
@@ -75,7 +75,7 @@ class Distribution(Settings):
         """The pixels' moments from the record; for large images, the latent normals themselves, which need no fit."""
         record = needed(self.method, record, teacher)
         if teacher.spec.pixels > PIXELS_AT_MOST:
-            return Censored(*pixel_factors(teacher, record))
+            return coarse_images(teacher, record)
         check_distribution(teacher, record, self.rank)
         return pixel_moments(teacher, record)
 
