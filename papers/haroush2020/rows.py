@@ -65,6 +65,10 @@ MORE = ("w4a4/bns", "w4a4/gaussian", "w3a3/bns-inception", "w3a3/real")
 """Four more fine-tuned rows, too slow for the budget `cpu`."""
 
 SHORT, LONG = ({"total": total, "learning_rate": 2e-4} for total in (800, 12_000))
+IMAGENET_ROWS = (
+    "similarity", *(f"{bits}/{source}" for bits in ("w8a8", "w4a8") for source in SOURCES if source != "inception"),
+    "w8a8-vnni/bns", "w8a8-vnni/real", "int8",
+)  # fmt: skip
 BUDGETS = {
     "smoke": Budget(
         (
@@ -91,6 +95,9 @@ BUDGETS = {
             Pair("mnist", "lenet5-bn", ("fp32", "w8a8/bns", "similarity"), units=2, steps=100),
         ),
         (0, 1, 2),
+    ),
+    "imagenet": Budget(
+        (Pair("imagenet", "efficientnet-lite0", IMAGENET_ROWS, units=1, steps=40, calibration=64, measured=1000),), (0, 1, 2)
     ),
     "gpu": Budget(
         (

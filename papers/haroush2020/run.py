@@ -3,6 +3,7 @@
     python -m papers.haroush2020.run --budget smoke   # seconds, on scikit-learn's digits; what the tests run
     python -m papers.haroush2020.run --budget cpu     # under two hours on 2 cores
     python -m papers.haroush2020.run --budget more    # and four more rows of fine-tuning; the numbers in claims.json
+    python -m papers.haroush2020.run --budget imagenet  # a published ImageNet classifier, hours on a slow CPU
     python -m papers.haroush2020.run --budget gpu --device cuda
 
 The trained networks are read from WEIGHTS/cifar10-resnet20.safetensors and cifar10-resnet44.safetensors, WEIGHTS being
@@ -55,6 +56,7 @@ from papers.cells import cells_by_seed, deviations, measure, provenance, read_ce
 from papers.chains import arguments
 from papers.chains import run as run_chains
 from papers.claims import ACCURACY, experiment, metric
+from papers.haroush2020 import imagenet
 from papers.haroush2020.rows import BUDGETS, FIELD, Pair
 
 HERE = Path(__file__).resolve().parent
@@ -77,6 +79,8 @@ def small(spec: InputSpec, width: int = 16) -> nn.Module:
 
 def settings(pair: Pair, row: str) -> dict[str, Any]:
     """Everything that decides a cell's result. A cell with other settings is measured again and is no claim."""
+    if pair.data == "imagenet":
+        return imagenet.settings(pair, row)
     if row in ("fp32", "similarity"):
         shown = AUGMENTATION.get(pair.data)
         return {"measured": pair.measured, "steps": pair.steps, "shown": shown, "limit": pair.limit}
@@ -271,7 +275,10 @@ def metrics_of(row: str, cells: dict[int, dict[str, Any]]) -> dict[str, dict[str
 
 
 def collect(budget: str, work: Path) -> list[dict[str, Any]]:
-    """One experiment per row from the existing cells; a row that was not run is listed as such."""
+    """One experiment per row from the existing cells; a row that was not run is listed as such. `more` lists those of the
+    budget `imagenet` too.
+    """
+    others = collect("imagenet", work.parent / "imagenet") if budget == "more" else []
     claims, plan, reasons = [], BUDGETS[budget], deviations(HERE)
     cpu_rows = {pair.id: pair.rows for pair in BUDGETS["cpu"].pairs}
     for pair in plan.pairs:
@@ -280,8 +287,9 @@ def collect(budget: str, work: Path) -> list[dict[str, Any]]:
             label = "cpu" if budget == "more" and row in cpu_rows[pair.id] else budget
             cells = cells_by_seed(work / pair.id, row, plan.seeds, settings(pair, row))
             fields = {**provenance(cells, label), "deviation": reasons.get(identity, ""), **_field(identity)}
-            claims.append(experiment(identity, metrics_of(row, cells), **fields))
-    return claims
+            of_cells = imagenet.metrics_of if pair.data == "imagenet" else metrics_of
+            claims.append(experiment(identity, of_cells(row, cells), **fields))
+    return claims + others
 
 
 def _field(identity: str) -> dict[str, Any]:
@@ -297,7 +305,8 @@ def main() -> int:
     work = args.work or Path("runs") / "haroush2020" / ("cpu" if args.budget == "more" else args.budget)
     data_dir = args.data_dir or os.environ.get("DATAFREE_DATA")
     weights = args.weights or Path(data_dir or ".") / "weights"
-    make = partial(Chain, work=work, data_dir=data_dir, weights=weights, device=args.device)
+    chain = imagenet.Imagenet if args.budget == "imagenet" else Chain
+    make = partial(chain, work=work, data_dir=data_dir, weights=weights, device=args.device)
     return run_chains(args, BUDGETS[args.budget], make, partial(collect, args.budget, work))
 
 
