@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from datafree import Network, UserError, load_model
+from datafree import Network, UserError, load_model, new_model
 from datafree.cli.main import run
+from datafree.cli.pack import pack
 from datafree.models.input_spec import InputSpec
 from datafree.releases.libraries import import_torchvision
 from datafree.releases.release import Release, write_release
@@ -122,6 +123,10 @@ def test_a_folder_of_a_library_without_its_name_is_answered_with_the_name(folder
     )
     with pytest.raises(UserError, match="is a folder of transformers, expected a release; name it transformers:"):
         Network.from_pretrained(tmp_path / "vit")
+    with pytest.raises(UserError, match="vit is a folder of transformers, expected its name; give transformers:"):
+        new_model(str(tmp_path / "vit"), InputSpec(shape=(3, 32, 32), classes=("a", "b")), seed=0)
+    with pytest.raises(UserError, match="resnet is a folder of timm, expected its name; give timm:"):
+        pack(str(folders / "resnet"), out=tmp_path / "release")
     monkeypatch.chdir(folders)
     with pytest.raises(UserError, match=r"give timm:\./resnet$"):
         load_model("timm:resnet", weights="resnet/model.safetensors")

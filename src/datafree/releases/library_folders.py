@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from .._core.optional_packages import first_line
 from ..models.class_names import MOST_CLASSES
 
 __all__ = [
-    "LARGEST_CONFIG", "check_folder", "check_memory", "described", "files_of", "is_size", "name_of", "read_config",
-    "weights_of",
+    "LARGEST_CONFIG", "check_folder", "check_memory", "check_named", "described", "files_of", "is_size", "name_of",
+    "read_config", "weights_of",
 ]  # fmt: skip
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -129,6 +129,16 @@ def name_of(folder: Path, config: Mapping[str, Any]) -> str | None:
     if isinstance(config.get("architecture"), str) and ("pretrained_cfg" in config or "num_features" in config):
         return f"timm:{folder}" if {"/", "\\"} & set(str(folder)) else f"timm:./{folder}"
     return f"transformers:{folder}" if isinstance(config.get("model_type"), str) else None
+
+
+def check_named(folder: str) -> None:
+    """Raises UserError for a folder of timm or transformers that was given without the library's name."""
+    path = Path(folder) / "config.json"
+    name = None
+    with suppress(UserError):  # of a file that is damaged, of which nothing is known
+        name = name_of(Path(folder), read_json(path, cap=LARGEST_CONFIG)) if path.is_file() else None
+    if name is not None:
+        raise UserError(f"{folder} is a folder of {name.partition(':')[0]}, expected its name; give {name}")
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:

@@ -29,6 +29,7 @@ from ..models.input_spec import InputSpec
 from ..models.network import PROBES, Network, copied, unwrapped
 from ..models.outputs import output_name
 from .builder_names import check_name, pack_command
+from .library_folders import check_named
 from .onnx_import import is_onnx, onnx_files, onnx_network
 from .quantized import open_quantized
 from .release import Release, check_code, is_release, is_zoo
@@ -288,6 +289,7 @@ def _built(
 ) -> Network:
     """`new_model` before its answers are checked. Lazy layers have taken their size from a grey batch."""
     if is_release(name):
+        check_named(name)
         raise UserError(
             f"{name} is a trained release, expected a new network; name an architecture of the zoo or your own"
         )
