@@ -114,6 +114,14 @@ def test_a_folder_that_does_not_fit_is_refused_in_one_line(folders, tmp_path, en
     assert text in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_folder_may_have_parentheses_in_its_name(folders, tmp_path):
+    shutil.copytree(folders / "resnet", tmp_path / "resnet (1)")
+    expected = load_model(f"timm:{folders / 'resnet'}").fingerprint()
+    assert load_model(f"timm:{tmp_path / 'resnet (1)'}").fingerprint() == expected
+    with pytest.raises(UserError, match="arg: got width, expected none, since config"):
+        new_model(f"timm:{folders / 'resnet'}(width=8)", InputSpec(shape=(3, 32, 32), classes=("a", "b")), seed=0)
+
+
 def test_a_folder_of_a_library_without_its_name_is_answered_with_the_name(folders, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="is a folder of timm, expected a release; name it timm:"):
         load_model(str(folders / "resnet"))
