@@ -67,6 +67,15 @@ def test_value_and_gradient_are_those_of_the_activations(network, form):
     torch.testing.assert_close(reduced[1], expected[1], rtol=1e-5, atol=1e-7)
 
 
+def test_several_statistics_of_one_layer_are_compared_each_with_its_own_mean(network):
+    layers = stored_statistics(network)
+    objective = 1.0 * BatchNormDivergence((*layers, replace(layers[0], mean=layers[0].mean + 1)))
+    expected, gradient, _ = value_and_gradient(network, objective, reduce=False)
+    total, reduced, _ = value_and_gradient(network, objective, reduce=True)
+    assert torch.equal(total, expected)
+    torch.testing.assert_close(reduced, gradient, rtol=1e-5, atol=1e-7)
+
+
 class Large(Term):
     """A term that needs a whole activation."""
 
