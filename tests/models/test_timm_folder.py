@@ -140,6 +140,12 @@ def test_a_folder_of_a_library_without_its_name_is_answered_with_the_name(folder
         load_model("timm:resnet", weights="resnet/model.safetensors")
 
 
+@pytest.mark.parametrize("name", ["timm:./teacher", "transformers:teacher"])
+def test_from_pretrained_says_what_opens_folders_of_other_libraries(name):
+    with pytest.raises(UserError, match=f"folder: got {name}, expected a release; load_model opens folders of "):
+        Network.from_pretrained(name)
+
+
 @pytest.mark.parametrize("name", ["me/teacher", "resnet20", ""])
 def test_from_pretrained_takes_folders_alone(name):
     with pytest.raises(UserError, match="folder: got") as caught:
