@@ -136,8 +136,15 @@ def test_a_folder_of_a_library_without_its_name_is_answered_with_the_name(folder
     with pytest.raises(UserError, match="resnet is a folder of timm, expected its name; give timm:"):
         pack(str(folders / "resnet"), out=tmp_path / "release")
     monkeypatch.chdir(folders)
+    for weights in ("resnet/model.safetensors", None):
+        with pytest.raises(UserError, match=r"give timm:\./resnet$"):
+            load_model("timm:resnet", weights=weights)
     with pytest.raises(UserError, match=r"give timm:\./resnet$"):
-        load_model("timm:resnet", weights="resnet/model.safetensors")
+        pack("timm:resnet", out=tmp_path / "release")
+    monkeypatch.chdir(folders / "resnet")
+    for name in ("timm:./" + 5000 * "a", "transformers:"):
+        with pytest.raises(UserError, match=r"no config\.json in the folder"):
+            load_model(name)
 
 
 @pytest.mark.parametrize("name", ["timm:./teacher", "transformers:teacher"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -35,7 +36,9 @@ _COUNTS = re.compile(r"layers|blocks|depth|stages|repeats|num_hidden_layers")
 
 def check_folder(folder: str) -> None:
     """Raises UserError unless this is a folder with a config.json. Imports nothing."""
-    if not (Path(folder) / "config.json").is_file():
+    if not folder or not os.path.isfile(
+        Path(folder) / "config.json"
+    ):  # Path.is_file raises for names that are too long
         raise UserError(
             f"no config.json in the folder {cut(folder)!r}, expected a folder as save_pretrained writes it; nothing is "
             "downloaded here: download the network first, and give its folder"

@@ -326,8 +326,15 @@ def _first_pass(network: Network) -> None:
 
 
 def published_weights(name: str) -> Path | None:
-    """The file of weights in the folder of `transformers:FOLDER` or `timm:./FOLDER`; None for other names."""
+    """The file of weights in the folder of `transformers:FOLDER` or `timm:./FOLDER`; None for other names.
+
+    Raises UserError for a folder without weights, and for a folder of timm without a slash in its name.
+    """
     code = code_name(name)
+    if code is not None and code.place == "timm" and not code.is_folder:
+        from .libraries import check_no_folder
+
+        check_no_folder(code.attribute)
     if code is None or not code.is_folder:
         return None
     from .library_folders import weights_of
