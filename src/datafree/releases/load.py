@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -127,7 +128,7 @@ def load_model(
             )
         if is_onnx(name):
             return _from_onnx(name, weights, spec, output)
-        if Path(name).suffix in EXPORTED and Path(name).is_file():
+        if Path(name).suffix in EXPORTED and os.path.isfile(name):
             raise UserError(f"{name} is one file of a quantized network, expected its folder; give {Path(name).parent}")
         check_name(name)
         weights = published_weights(name) if weights is None else weights
