@@ -117,8 +117,8 @@ class Network:
         """
         from ..releases.load import load_model
 
-        if (code := code_name(str(folder))) is not None and code.is_folder:
-            raise UserError(f"folder: got {cut(folder)}, expected a release; load_model opens folders of {code.place}")
+        if (named := code_name(str(folder))) is not None and named.is_folder:
+            raise UserError(f"folder: got {cut(folder)}, expected a release; load_model opens folders of {named.place}")
         if not Path(folder).is_dir():
             raise UserError(
                 f"folder: got {cut(folder)}, expected a local folder, since nothing is downloaded here; get it first, with "

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import nn
 
@@ -120,7 +120,7 @@ def described(folder: str, library: str, network: str = "the network") -> Iterat
         ) from None
 
 
-def is_size(side: Any) -> bool:
+def is_size(side: Any) -> TypeGuard[int]:
     """Whether a value of a file is the height or width of an image, in pixels."""
     return isinstance(side, int) and not isinstance(side, bool) and 0 < side <= 1 << 14
 
