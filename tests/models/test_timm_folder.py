@@ -114,6 +114,16 @@ def test_a_folder_that_does_not_fit_is_refused_in_one_line(folders, tmp_path, en
     assert text in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_config_that_was_not_fetched_is_called_a_pointer(folders, tmp_path):
+    name = changed(folders, "resnet", tmp_path, {}, {})
+    (tmp_path / "resnet" / "config.json").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
+    for model in (name, str(tmp_path / "resnet")):
+        with pytest.raises(UserError, match="is a Git LFS pointer, expected the file itself"):
+            load_model(model)
+
+
 def test_a_folder_may_have_parentheses_in_its_name(folders, tmp_path):
     shutil.copytree(folders / "resnet", tmp_path / "resnet (1)")
     expected = load_model(f"timm:{folders / 'resnet'}").fingerprint()
