@@ -585,3 +585,10 @@ def test_tied_weights_behind_a_prefix_may_have_one_of_their_names(tmp_path, left
     network = tied()
     load_weights(network, tmp_path / "x.pt")
     assert all(torch.equal(own, state[name]) for name, own in network.module.state_dict().items())
+
+
+@pytest.mark.parametrize("suffix", [".py", ".pt", ".pt2", ".safetensors", ".onnx"])
+def test_a_name_that_no_file_can_have_is_one_line(suffix):
+    for build in (load_model, lambda name: new_model(name, SPEC, seed=0)):
+        with pytest.raises(UserError):
+            build(5000 * "a" + suffix)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from datafree import Network, UserError, load_model
+from datafree import Network, UserError, load_model, new_model
 from datafree.cli.main import run
+from datafree.cli.pack import pack
 from datafree.models.input_spec import InputSpec
 from datafree.releases.libraries import import_torchvision
 from datafree.releases.release import Release, write_release
@@ -97,6 +98,9 @@ def test_an_older_folder_states_everything_at_the_top(folders, tmp_path):
         ({"model_args": {"widths": [8] * 10_001}}, {}, "widths: got 10,001 numbers, expected at most 10,000"),
         ({"model_args": {"stem_width": 10**7}}, {}, "of memory available"),
         ({"model_args": {"colour": 1}}, {}, "timm cannot build resnet10t"),
+        ({"model_args": {"global_pool": 3}}, {}, "timm cannot build resnet10t as"),
+        ({"num_classes": "3"}, {}, "num_classes: got '3', expected a whole number"),
+        ({"num_classes": 10**12}, {}, "num_classes: got 1,000,000,000,000, expected at most 65,536"),
         ({}, {"input_size": [3, 32]}, "input_size: got"),
         ({}, {"mean": ["a"]}, "mean: got"),
         ({}, {"std": [0.0, 1.0, 1.0]}, "std: got 0, expected above 0"),
@@ -110,6 +114,24 @@ def test_a_folder_that_does_not_fit_is_refused_in_one_line(folders, tmp_path, en
     assert text in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_config_that_was_not_fetched_is_called_a_pointer(folders, tmp_path):
+    name = changed(folders, "resnet", tmp_path, {}, {})
+    (tmp_path / "resnet" / "config.json").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
+    for model in (name, str(tmp_path / "resnet")):
+        with pytest.raises(UserError, match="is a Git LFS pointer, expected the file itself"):
+            load_model(model)
+
+
+def test_a_folder_may_have_parentheses_in_its_name(folders, tmp_path):
+    shutil.copytree(folders / "resnet", tmp_path / "resnet (1)")
+    expected = load_model(f"timm:{folders / 'resnet'}").fingerprint()
+    assert load_model(f"timm:{tmp_path / 'resnet (1)'}").fingerprint() == expected
+    with pytest.raises(UserError, match="arg: got width, expected none, since config"):
+        new_model(f"timm:{folders / 'resnet'}(width=8)", InputSpec(shape=(3, 32, 32), classes=("a", "b")), seed=0)
+
+
 def test_a_folder_of_a_library_without_its_name_is_answered_with_the_name(folders, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="is a folder of timm, expected a release; name it timm:"):
         load_model(str(folders / "resnet"))
@@ -119,9 +141,26 @@ def test_a_folder_of_a_library_without_its_name_is_answered_with_the_name(folder
     )
     with pytest.raises(UserError, match="is a folder of transformers, expected a release; name it transformers:"):
         Network.from_pretrained(tmp_path / "vit")
+    with pytest.raises(UserError, match="vit is a folder of transformers, expected its name; give transformers:"):
+        new_model(str(tmp_path / "vit"), InputSpec(shape=(3, 32, 32), classes=("a", "b")), seed=0)
+    with pytest.raises(UserError, match="resnet is a folder of timm, expected its name; give timm:"):
+        pack(str(folders / "resnet"), out=tmp_path / "release")
     monkeypatch.chdir(folders)
+    for weights in ("resnet/model.safetensors", None):
+        with pytest.raises(UserError, match=r"give timm:\./resnet$"):
+            load_model("timm:resnet", weights=weights)
     with pytest.raises(UserError, match=r"give timm:\./resnet$"):
-        load_model("timm:resnet", weights="resnet/model.safetensors")
+        pack("timm:resnet", out=tmp_path / "release")
+    monkeypatch.chdir(folders / "resnet")
+    for name in ("timm:./" + 5000 * "a", "transformers:"):
+        with pytest.raises(UserError, match=r"no config\.json in the folder"):
+            load_model(name)
+
+
+@pytest.mark.parametrize("name", ["timm:./teacher", "transformers:teacher"])
+def test_from_pretrained_says_what_opens_folders_of_other_libraries(name):
+    with pytest.raises(UserError, match=f"folder: got {name}, expected a release; load_model opens folders of "):
+        Network.from_pretrained(name)
 
 
 @pytest.mark.parametrize("name", ["me/teacher", "resnet20", ""])

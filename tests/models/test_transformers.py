@@ -117,15 +117,21 @@ def test_pixels_are_rescaled_as_the_processor_does(folders, tmp_path, entries, m
     [
         ("config.json", {"model_type": "bert"}, "expected an image classifier of transformers"),
         ("config.json", {"model_type": "nonsense"}, "nonsense"),
-        ("config.json", {"model_type": "nonsense", "auto_map": {"AutoConfig": "code.py--Config"}}, "trust_remote_code"),
+        ("config.json", {"model_type": "nonsense", "auto_map": {"AutoConfig": "code.py--Config"}}, "custom code"),
+        ("config.json", {"hidden_act": "nonsense"}, "transformers cannot build the network as"),
+        ("config.json", {"num_channels": "3"}, "Field 'num_channels' expected int, got str"),
+        ("config.json", {"num_labels": 10**9}, "num_labels: got 1,000,000,000, expected at most 65,536"),
+        ("config.json", {"num_channels": 1}, "got 3 numbers as image_mean and 3 as image_std, expected 1, or one for"),
         ("config.json", {"depths": [1, 10**9]}, "depths: got 1,000,000,001 in all, expected at most 1,000"),
         ("config.json", {"hidden_sizes": [8, 10**7]}, "of memory available"),
         ("config.json", {"hidden_sizes": [8, 24]}, "weight 'classifier.1.weight' in "),
         ("config.json", {"depths": [1, 2]}, "the weights have no 'resnet.encoder"),
         ("preprocessor_config.json", {"do_flip_channel_order": True}, "takes blue first"),
         ("preprocessor_config.json", {"size": "large"}, "states no size of the images"),
-        ("preprocessor_config.json", {"image_std": [0.0]}, "must be numbers"),
-        ("preprocessor_config.json", {"image_mean": ["a"]}, "must be numbers"),
+        ("preprocessor_config.json", {"size": True}, "states no size of the images"),
+        ("preprocessor_config.json", {"image_std": [0.0]}, "expected numbers, the last two above 0"),
+        ("preprocessor_config.json", {"image_mean": ["a"]}, "expected numbers, the last two above 0"),
+        ("preprocessor_config.json", {"image_mean": True}, "expected numbers, the last two above 0"),
     ],
 )
 def test_a_folder_that_does_not_fit_is_refused_in_one_line(folders, tmp_path, file, entries, text):
@@ -133,6 +139,14 @@ def test_a_folder_that_does_not_fit_is_refused_in_one_line(folders, tmp_path, fi
     with pytest.raises(UserError) as caught:
         load_model(name)
     assert text in str(caught.value) and "\n" not in str(caught.value)
+
+
+@needs_it
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_a_folder_saved_in_half_precision_opens_in_float32(folders, tmp_path, name):
+    expected = load_model(f"transformers:{folders / name}").fingerprint()
+    network = load_model(changed(folders, name, tmp_path, "config.json", dtype="float16"))
+    assert next(network.module.parameters()).dtype == torch.float32 and network.fingerprint() == expected
 
 
 @needs_it

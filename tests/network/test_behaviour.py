@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from datafree._core.errors import Notice, UserError
 from datafree.data.dataset import in_memory
@@ -280,6 +281,14 @@ def test_a_gradient_that_is_zero_or_cannot_be_computed_is_refused_where_one_is_n
     own.check()
     with pytest.raises(UserError, match=r"gradients of net cannot be computed: .*; write the operation out of place"):
         from_name("inception").bind(own, None)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_a_checkpoint_that_allows_no_gradient_of_the_images_is_refused_with_the_argument_to_change():
+    own = network(Net(last=lambda _, z: checkpoint(torch.sin, z, use_reentrant=True)))
+    with pytest.raises(UserError, match=r"cannot be computed: .*; give use_reentrant=False to checkpoint"):
+        from_name("inception").bind(own, None)
+    from_name("inception").bind(network(Net(last=lambda _, z: checkpoint(torch.sin, z, use_reentrant=False))), None)
 
 
 def test_a_network_that_is_frozen_cannot_be_trained(toy):

@@ -42,6 +42,21 @@ def test_weights_lie_channels_last_inside_and_as_they_were_outside():
     assert torch.equal(network.predict(pixels), wanted)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_weights_keep_the_memory_that_they_share_with_others(training):
+    network = plain()
+    convolution = network.module[0]
+    shared = convolution.weight.data  # as with `share_memory()`, a flat buffer of all weights, or an array of numpy
+    with channels_last(network):
+        assert is_last(network)
+        if training:
+            with torch.no_grad():
+                convolution.weight += 1
+        inside = convolution.weight.detach().clone()
+    assert convolution.weight.data_ptr() == shared.data_ptr()
+    assert convolution.weight.stride() == shared.stride() and torch.equal(shared, inside)
+
+
 def test_a_network_that_views_its_convolutions_stays_as_it_is():
     network = Network(Viewing().eval(), SPEC, "viewing")
     with channels_last(network, plain()):

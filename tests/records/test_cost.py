@@ -172,8 +172,20 @@ def test_a_long_work_is_estimated_before_it_begins(tiny, monkeypatch):
     )
     line = estimated_line(tiny("norm"), method, 1000, 200, 2)
     assert line == "estimate for 1,000 images: 1 h 40 min, 6.0 GB of memory; 2 x 200 at a time on one thread each"
-    line = estimated_line(tiny("norm"), method, 100, 200, 1, all_threads=True)
+    line = estimated_line(tiny("norm"), method, 100, 100, 1, all_threads=True)
     assert line == "estimate for 100 images: 16 min 40 s, 2.0 GB of memory; 100 at a time"
+
+
+def test_an_estimate_is_of_whole_chunks_that_are_not_made_yet(tiny, tmp_path, monkeypatch):
+    network, out = tiny("norm"), tmp_path / "set"
+    synthesize(network, method=from_name("bns", steps=1), out=out, images=6, chunk=4, workers=1)
+    monkeypatch.setattr("datafree.synthesis.cost._measured", lambda *_: StepCost(fixed=10**9, image=10**7, seconds=1))
+    network, method = tiny("norm"), from_name("bns", steps=100)
+    line = estimated_line(network, method, 2, 4, 1)  # four are made, of which two are used
+    assert line == "estimate for 2 images: 6 min 40 s, 1.0 GB of memory; 4 at a time on one thread"
+    assert estimated_line(network, method, 8, 4, 9, out=out) is None
+    line = estimated_line(network, method, 10, 4, 9, out=out)
+    assert line == "estimate for the other 2 images: 6 min 40 s, 1.0 GB of memory; 4 at a time on one thread"
 
 
 @pytest.mark.parametrize("method", ["bns", "inception"])

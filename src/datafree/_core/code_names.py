@@ -18,6 +18,8 @@ __all__ = ["LIBRARIES", "CodeName", "check_allowed", "code_allowed", "code_name"
 LIBRARIES = ("timm", "torchvision", "transformers")
 """Packages whose networks have names of their own; those of transformers are folders, those of timm may be."""
 _NAME = re.compile(r"(?P<place>.*?\.py|[\w.]*):(?P<attribute>[^:()]*)(?P<arguments>\(.*\))?", re.DOTALL)
+_CALL = re.compile(r"\(\s*([^\W\d]\w*\s*=.*)?\)", re.DOTALL)
+"""Parentheses with arguments by name; a folder's name may end in others, as in `teacher (1)`."""
 _LIBRARY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ALLOWED: ContextVar[bool] = ContextVar("allowed", default=True)
 
@@ -88,7 +90,10 @@ def code_name(name: str) -> CodeName | None:
     if match is None:
         place, colon, attribute = name.rpartition(":")
         return CodeName(place, attribute) if colon else None
-    return CodeName(match["place"], match["attribute"], match["arguments"] or "")
+    code = CodeName(match["place"], match["attribute"], match["arguments"] or "")
+    if code.is_folder and not _CALL.fullmatch(code.arguments):
+        return CodeName(code.place, code.attribute + code.arguments)
+    return code
 
 
 def with_arguments(name: str, arguments: Sequence[str]) -> str:

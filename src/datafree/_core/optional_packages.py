@@ -83,9 +83,12 @@ def any_number() -> tuple[dict[int, torch.export.Dim]]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of the message that is not empty, without colours; the error's type if there is none."""
+    """The first line of the message that is not empty, without colours, and what follows its colon; the error's type if
+    there is none.
+    """
     lines = [re.sub("\x1b\\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line), type(error).__name__)[:300]
+    lines = [line for line in lines if line] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])[:300]
 
 
 @contextmanager

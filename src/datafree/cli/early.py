@@ -3,6 +3,7 @@ and folders. What is seen here is refused with the words of the place where it w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -59,7 +60,7 @@ def _check_trained(name: str, chain: Sequence[str]) -> None:
             raise UserError(no_release(Path(name)))
         return
     if is_onnx(name):
-        if not Path(name).is_file():
+        if not os.path.isfile(name):
             raise UserError(f"no file {name}, expected an ONNX file; check the path")
     elif Path(name).suffix not in EXPORTED:  # for those the loader has words of its own
         _check_code(name)
@@ -98,5 +99,5 @@ def _check_code(name: str) -> None:
     code = code_name(name)
     if code is not None:
         code.check()
-        if code.is_file and not Path(code.place).is_file():
+        if code.is_file and not os.path.isfile(code.place):
             raise UserError(f"no file {code.place}, expected the Python file that builds the model; check the path")

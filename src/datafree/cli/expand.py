@@ -123,7 +123,7 @@ def _expand(
     chunk = chunk_size(method, network, images, out) if chunk is None else chunk
     check_record(method, network, source, record)
     inverted = isinstance(method, GuidedInversion)
-    opening = estimate(network, method, images, chunk, workers)
+    opening = estimate(network, method, images, chunk, workers, out=out)
     if not isinstance(settings, Expansion) and not has_statistics(network, record):
         raise UserError(
             f"--generator: {network.name} has no batch norm and no record of moments of its layers (datafree record moments "

@@ -90,12 +90,14 @@ def pack(
     from ..evaluation.accuracy import doubt, evaluate
     from ..evaluation.accuracy import in_words as accuracy_in_words
     from ..evaluation.normalisation import input_doubt
+    from ..releases.library_folders import check_named
     from ..releases.load import load_model, published_input, published_weights
     from ..releases.release import RELEASE_FOLDER, write_release
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
 
     if is_release(model):
+        check_named(model)
         raise UserError(
             f"{model} is a release already, expected an architecture; name one of the zoo or file.py:function"
         )

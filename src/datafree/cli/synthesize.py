@@ -107,7 +107,7 @@ def _synthesize(
     method = methods.resolve_for(method, network, record)
     chunk = chunk_size(method, network, images, out) if chunk is None else chunk
     check_record(method, network, source, record)
-    opening = estimate(network, method, images, chunk, workers)
+    opening = estimate(network, method, images, chunk, workers, out=out)
     options = {
         "model": teacher, "images": images, "chunk": chunk, **with_paths(method), **settings_of(source),
         **asdict(run),
@@ -124,29 +124,36 @@ def _synthesize(
 
 
 def estimate(
-    network: "Network", method: Any, images: int, chunk: int, workers: int | None = None, *, all_threads: bool = False
-) -> str | None:
+    network: "Network", method: Any, images: int, chunk: int, workers: int | None = None, *, all_threads: bool = False,
+    out: Path | None = None,
+) -> str | None:  # fmt: skip
     """The time and memory that a method which optimises pixels will need; None for other methods, and where they are small.
 
-    A chunk is made on one thread; with `all_threads` there is one at a time, whose size follows the number of images.
-    Raises UserError for chunks that cannot fit into memory.
+    A chunk is made on one thread, and whole even if fewer images are needed; with `all_threads` there is one at a time,
+    whose size follows the number of images. Chunks that the folder `out` has are not made again. Raises UserError for chunks
+    that cannot fit into memory.
     """
     from ..synthesis.cost import fitting_workers, step_cost
-    from ..synthesis.synthetic_set import is_optimised
+    from ..synthesis.synthetic_set import is_optimised, shards_in
 
     if not is_optimised(method) or network.device.type != "cpu":
         return None
-    cost, chunks = step_cost(network, all_threads=all_threads), -(-images // chunk)
+    chunks = -(-images // chunk)
+    made = 0 if out is None else shards_in(out, chunks)
+    if made == chunks:
+        return None
+    cost, remaining = step_cost(network, all_threads=all_threads), images - made * chunk
     if all_threads:
         check_cost(cost.bytes(chunk), f"making {chunk:,} images at a time", otherwise="give fewer `images`")
-    count = 1 if all_threads else fitting_workers(cost, chunk, chunks, workers)
-    seconds = cost.duration(images, chunk, count, getattr(method, "settings", method).steps)
-    needed = count * cost.bytes(min(images, chunk))
+    count = 1 if all_threads else fitting_workers(cost, chunk, chunks - made, workers)
+    seconds = cost.duration(remaining, chunk, count, getattr(method, "settings", method).steps)
+    needed = count * cost.bytes(chunk)
     if seconds <= QUICK and needed <= SMALL:
         return None
-    at_once = f"{count} x {chunk:,}" if count > 1 else f"{min(images, chunk):,}"
+    at_once = f"{count} x {chunk:,}" if count > 1 else f"{chunk:,}"
     threads = "" if all_threads else " on one thread each" if count > 1 else " on one thread"
-    return f"estimate for {images:,} images: {duration(seconds)}, {in_words(needed)} of memory; {at_once} at a time{threads}"
+    subject = f"{'the other ' if made else ''}{remaining:,} images"
+    return f"estimate for {subject}: {duration(seconds)}, {in_words(needed)} of memory; {at_once} at a time{threads}"
 
 
 def check_counts(out: Path, *, images: int, chunk: int | None, workers: int | None) -> None:

@@ -249,10 +249,13 @@ def _gradient(network: Network, total: Tensor, leaves: list[Any]) -> tuple[Tenso
     try:
         return torch.autograd.grad(total, leaves, allow_unused=True)
     except RuntimeError as error:
-        raise UserError(
-            f"gradients of {network.name} cannot be computed: {str(error).splitlines()[0][:160]}; write the operation out "
-            "of place"
-        ) from None
+        reason = str(error).splitlines()[0]
+        remedy = (
+            "give use_reentrant=False to checkpoint"
+            if "use_reentrant" in reason
+            else "write the operation out of place"
+        )
+        raise UserError(f"gradients of {network.name} cannot be computed: {reason[:160]}; {remedy}") from None
 
 
 def _gradient_advice(logits: Tensor) -> str:

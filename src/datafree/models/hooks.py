@@ -165,7 +165,7 @@ def watch(
     layer, are in `reduced`, and the activation is not kept: then the backward pass frees it after its layer.
 
     Values are as they were at that moment: the first pass copies all of them, later passes only those that an in-place
-    operation overwrote before.
+    operation overwrote before. What a checkpoint computes again in the backward pass is not recorded.
     """
     parts = dict(network.module.named_modules())
     activations = Activations(network, reductions or {})
@@ -177,7 +177,7 @@ def watch(
         yield activations
         return
     try:
-        handles.append(network.module.register_forward_pre_hook(lambda *_: activations.begin()))
+        handles.append(network.module.register_forward_pre_hook(lambda *_: activations.begin(), prepend=True))
         for tap in taps:
             if tap == INPUT:
                 continue
@@ -196,7 +196,11 @@ def watch(
                 handles.append(
                     parts[tap].register_forward_hook(_record_output(activations, tap, (edits or {}).get(tap)))
                 )
-        handles.append(network.module.register_forward_hook(lambda *_: activations.end()))
+        handles.append(
+            network.module.register_forward_hook(
+                lambda _, __, output: activations.end(failed=output is None), always_call=True
+            )
+        )
         yield activations
     finally:
         for handle in handles:
@@ -213,6 +217,8 @@ class Activations(dict[str, Tensor]):
         self.reduced: dict[str, list[Any]] = {}
         """Tap -> what its reduction returned, once per call of the layer."""
         self.first = True
+        self.depth = 0
+        """Number of calls of the network that have not returned: a module may call itself, on mirrored images say."""
         self.overwritten: set[str] = set()
         self.marks: dict[str, list[tuple[Tensor, int | None, Tensor]]] = {}
         """Tap -> for each call: the network's tensor, its version when recorded, and the recorded value."""
@@ -228,6 +234,9 @@ class Activations(dict[str, Tensor]):
 
     def begin(self) -> None:
         """Starts a pass: forgets the previous activations, except the images, which the caller sets."""
+        self.depth += 1
+        if self.depth > 1:
+            return
         for tap in [tap for tap in self if tap != INPUT]:
             del self[tap]
         self.reduced.clear()
@@ -241,6 +250,10 @@ class Activations(dict[str, Tensor]):
             )
         version = None if live.is_inference() else live._version
         value = live.clone() if self.first or version is None or tap in self.overwritten else live
+        if not self.depth:  # a checkpoint computes it again in the backward pass, and needs the same operations
+            if tap in self.reductions:
+                self.reductions[tap](value)
+            return
         before = self.marks.get(tap, []) if repeated else []
         self.marks[tap] = [*before, (live, version, value)]
         if tap in self.reductions:
@@ -248,8 +261,14 @@ class Activations(dict[str, Tensor]):
             return
         self[tap] = value if not before else torch.cat([recorded for *_, recorded in self.marks[tap]])
 
-    def end(self) -> None:
+    def end(self, *, failed: bool) -> None:
         """Ends a pass: taps that were overwritten in it are copied from now on."""
+        self.depth -= 1
+        if self.depth:
+            return
+        if failed:
+            self.marks.clear()
+            return
         for tap, marks in self.marks.items():
             for live, version, value in marks:
                 if version is None or (live._version == version and (not self.first or _is_unchanged(live, value))):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .network import Network, copied, frozen
 
@@ -22,13 +22,14 @@ def channels_last(*networks: Network) -> Iterator[None]:
     """Puts four-dimensional weights into channels-last format inside the block, for networks that run with it.
 
     A network that, for example, calls `view` on a convolution's output does not, and is left unchanged. Values do not
-    change, only their place in memory; sums may be computed in another order.
+    change, only their place in memory; sums may be computed in another order. Afterwards each tensor has its own memory
+    again, which others may share, with the values that the block left.
     """
     with ExitStack() as stack:
         for network in networks:
             if not any(tensor.ndim == 4 for tensor in network.module.parameters()):
                 continue
-            stack.callback(_reorder, network.module, _format(network.module))
+            stack.callback(_restore, [(tensor, tensor.data) for tensor in _tensors(network.module)])
             _reorder(network.module, torch.channels_last)
             if not _runs(network):
                 _reorder(network.module, torch.contiguous_format)
@@ -37,19 +38,22 @@ def channels_last(*networks: Network) -> Iterator[None]:
 
 def _reorder(module: nn.Module, order: torch.memory_format) -> None:
     """Reorders four-dimensional tensors; Module.to would fail on five-dimensional ones."""
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.ndim == 4:
-            tensor.data = tensor.data.contiguous(memory_format=order)
+    for tensor in _tensors(module):
+        tensor.data = tensor.data.contiguous(memory_format=order)
 
 
-def _format(module: nn.Module) -> torch.memory_format:
-    """The module's present memory format; contiguous if its parts differ."""
-    weights = [parameter for parameter in module.parameters() if parameter.ndim == 4]
-    all_channels_last = bool(weights) and all(
-        parameter.is_contiguous(memory_format=torch.channels_last) for parameter in weights
-    )
-    all_contiguous = all(parameter.is_contiguous() for parameter in weights)
-    return torch.channels_last if all_channels_last and not all_contiguous else torch.contiguous_format
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.ndim == 4]
+
+
+def _restore(originals: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Puts tensors back into the memory that they had, and writes there only what changed: it may be read-only."""
+    for tensor, original in originals:
+        if (tensor.shape, tensor.dtype, tensor.device) != (original.shape, original.dtype, original.device):
+            continue  # replaced inside the block
+        if not torch.equal(tensor.data, original):
+            original.copy_(tensor.data)
+        tensor.data = original
 
 
 def _runs(network: Network) -> bool:

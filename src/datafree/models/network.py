@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .._core.arguments import check_argument, check_count, check_fields, checked
+from .._core.code_names import code_name
 from .._core.device import check_device
 from .._core.errors import UserError, cut
 from .behaviour import check_answers, check_finite, check_state, say_probabilities
@@ -116,6 +117,8 @@ class Network:
         """
         from ..releases.load import load_model
 
+        if (named := code_name(str(folder))) is not None and named.is_folder:
+            raise UserError(f"folder: got {cut(folder)}, expected a release; load_model opens folders of {named.place}")
         if not Path(folder).is_dir():
             raise UserError(
                 f"folder: got {cut(folder)}, expected a local folder, since nothing is downloaded here; get it first, with "

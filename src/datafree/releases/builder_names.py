@@ -28,17 +28,17 @@ def check_name(name: str) -> None:
         )
     if ":" in name or is_zoo(name) or not (path.suffix or os.path.isfile(f"{name}.py")):
         return
-    if path.suffix == ".py" and not path.is_file():
+    if path.suffix == ".py" and not os.path.isfile(path):
         raise UserError(
             f"no file {name}, expected the Python file that builds the model, as {name}:FUNCTION; check the path"
         )
-    if path.suffix in (*TORCH_SUFFIXES, ".safetensors") and path.is_file():
+    if path.suffix in (*TORCH_SUFFIXES, ".safetensors") and os.path.isfile(path):
         raise UserError(
             f"{name} is a file of weights or a program, expected the Python code that builds the network; "
             f"{pack_command('file.py:function', name)}"
         )
     source = path if path.suffix == ".py" else path.with_suffix(".py")
-    if not source.is_file():
+    if not os.path.isfile(source):
         return
     if (broken := _broken(source)) is not None:
         raise UserError(f"{source} is not readable Python: {broken}; fix it, and give {source}:FUNCTION")
@@ -79,7 +79,7 @@ def builders(source: Path) -> list[str]:
 
     Empty for a file that is not Python.
     """
-    if not source.is_file():  # opening a pipe would block
+    if not os.path.isfile(source):  # opening a pipe would block
         return []
     try:
         with source.open("rb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,10 @@ import torch
 from torch import nn
 
 from .._core.code_names import CodeName
-from .._core.errors import UserError, unknown
+from .._core.errors import UserError, cut, unknown
 from ..models.input_spec import InputSpec
 
-__all__ = ["LOADING", "LibraryInput", "build", "import_torchvision", "imported", "input_of"]
+__all__ = ["LOADING", "LibraryInput", "build", "check_no_folder", "import_torchvision", "imported", "input_of"]
 
 LOADING = (
     "pretrained",
@@ -118,13 +119,17 @@ def _library(code: CodeName) -> Any:
     else:
         library = imported("timm")
         names, has_network = library.list_models(), library.is_model(code.attribute)
-    if not has_network and code.place == "timm" and (Path(code.attribute) / "config.json").is_file():
-        raise UserError(
-            f"timm has no network {code.attribute!r}, but there is a folder of that name; give timm:./{code.attribute}"
-        )
+    if not has_network and code.place == "timm":
+        check_no_folder(code.attribute)
     if not has_network:
         raise unknown("network", code.attribute, names, code.place)
     return library
+
+
+def check_no_folder(name: str) -> None:
+    """Raises UserError if `timm:NAME`, of no network or without weights, is the name of a folder here."""
+    if name and os.path.isfile(Path(name) / "config.json"):
+        raise UserError(f"timm: got {cut(name)!r}, which is a folder, expected a slash in its name; give timm:./{name}")
 
 
 def imported(name: str) -> Any:

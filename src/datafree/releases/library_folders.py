@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import nn
 
 from .._core import memory
-from .._core.errors import UserError, cut
+from .._core.errors import UserError, cut, out_of_memory
 from .._core.files import read_json
+from .._core.optional_packages import first_line
+from ..models.class_names import MOST_CLASSES
 
-__all__ = ["LARGEST_CONFIG", "check_folder", "check_memory", "files_of", "name_of", "read_config", "weights_of"]
+__all__ = [
+    "LARGEST_CONFIG", "check_folder", "check_memory", "check_named", "described", "files_of", "is_size", "name_of",
+    "read_config", "weights_of",
+]  # fmt: skip
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 LARGEST_CONFIG = 4 << 20
@@ -22,12 +29,16 @@ MOST_LAYERS = 1000
 """Maximum of a number in config.json that counts layers, blocks or stages: a text can name any number of them."""
 MOST_NUMBERS = 10_000
 """Maximum number of numbers under one name."""
+CLASSES = ("num_labels", "num_classes")
+"""Names of the number of classes, for each of which a library keeps a name."""
 _COUNTS = re.compile(r"layers|blocks|depth|stages|repeats|num_hidden_layers")
 
 
 def check_folder(folder: str) -> None:
     """Raises UserError unless this is a folder with a config.json. Imports nothing."""
-    if not (Path(folder) / "config.json").is_file():
+    if not folder or not os.path.isfile(
+        Path(folder) / "config.json"
+    ):  # Path.is_file raises for names that are too long
         raise UserError(
             f"no config.json in the folder {cut(folder)!r}, expected a folder as save_pretrained writes it; nothing is "
             "downloaded here: download the network first, and give its folder"
@@ -59,6 +70,10 @@ def read_config(folder: str) -> dict[str, Any]:
     sums: dict[str, float] = defaultdict(float)
     counts: Counter[str] = Counter()
     for key, value in _numbers(config):
+        if key in CLASSES and value > MOST_CLASSES:
+            raise UserError(
+                f"{path}: {key}: got {cut(f'{value:,}')}, expected at most {MOST_CLASSES:,}; get the folder again"
+            )
         counts[key] += 1
         if _COUNTS.search(key):
             sums[key] += max(0, value)
@@ -85,6 +100,31 @@ def check_memory(folder: str, module: nn.Module) -> None:
         )
 
 
+@contextmanager
+def described(folder: str, library: str, network: str = "the network") -> Iterator[None]:
+    """What the library raises inside becomes a UserError of one line that names config.json.
+
+    Its values may be of any type, so the error may be too. Missing packages and memory are not the folder's fault.
+    """
+    try:
+        yield
+    except (UserError, ImportError):
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        kind = f"{type(error).__name__}: " if isinstance(error, (LookupError, AttributeError)) else ""
+        raise UserError(
+            f"{library} cannot build {network} as {folder}/config.json describes it: {kind}{first_line(error)}; get the "
+            f"folder again, or update {library}"
+        ) from None
+
+
+def is_size(side: Any) -> TypeGuard[int]:
+    """Whether a value of a file is the height or width of an image, in pixels."""
+    return isinstance(side, int) and not isinstance(side, bool) and 0 < side <= 1 << 14
+
+
 def name_of(folder: Path, config: Mapping[str, Any]) -> str | None:
     """The name by which a network of timm or transformers in this folder opens; None for any other config.json."""
     if "format" in config:
@@ -92,6 +132,16 @@ def name_of(folder: Path, config: Mapping[str, Any]) -> str | None:
     if isinstance(config.get("architecture"), str) and ("pretrained_cfg" in config or "num_features" in config):
         return f"timm:{folder}" if {"/", "\\"} & set(str(folder)) else f"timm:./{folder}"
     return f"transformers:{folder}" if isinstance(config.get("model_type"), str) else None
+
+
+def check_named(folder: str) -> None:
+    """Raises UserError for a folder of timm or transformers that was given without the library's name."""
+    path = Path(folder) / "config.json"
+    name = None
+    with suppress(UserError):  # of a file that is damaged, of which nothing is known
+        name = name_of(Path(folder), read_json(path, cap=LARGEST_CONFIG)) if path.is_file() else None
+    if name is not None:
+        raise UserError(f"{folder} is a folder of {name.partition(':')[0]}, expected its name; give {name}")
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -29,6 +30,7 @@ from ..models.input_spec import InputSpec
 from ..models.network import PROBES, Network, copied, unwrapped
 from ..models.outputs import output_name
 from .builder_names import check_name, pack_command
+from .library_folders import check_named
 from .onnx_import import is_onnx, onnx_files, onnx_network
 from .quantized import open_quantized
 from .release import Release, check_code, is_release, is_zoo
@@ -126,7 +128,7 @@ def load_model(
             )
         if is_onnx(name):
             return _from_onnx(name, weights, spec, output)
-        if Path(name).suffix in EXPORTED and Path(name).is_file():
+        if Path(name).suffix in EXPORTED and os.path.isfile(name):
             raise UserError(f"{name} is one file of a quantized network, expected its folder; give {Path(name).parent}")
         check_name(name)
         weights = published_weights(name) if weights is None else weights
@@ -288,6 +290,7 @@ def _built(
 ) -> Network:
     """`new_model` before its answers are checked. Lazy layers have taken their size from a grey batch."""
     if is_release(name):
+        check_named(name)
         raise UserError(
             f"{name} is a trained release, expected a new network; name an architecture of the zoo or your own"
         )
@@ -324,8 +327,15 @@ def _first_pass(network: Network) -> None:
 
 
 def published_weights(name: str) -> Path | None:
-    """The file of weights in the folder of `transformers:FOLDER` or `timm:./FOLDER`; None for other names."""
+    """The file of weights in the folder of `transformers:FOLDER` or `timm:./FOLDER`; None for other names.
+
+    Raises UserError for a folder without weights, and for a folder of timm without a slash in its name.
+    """
     code = code_name(name)
+    if code is not None and code.place == "timm" and not code.is_folder:
+        from .libraries import check_no_folder
+
+        check_no_folder(code.attribute)
     if code is None or not code.is_folder:
         return None
     from .library_folders import weights_of

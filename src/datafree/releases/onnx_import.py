@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def read_onnx(name: str | Path, shape: tuple[int, int, int] | None = None) -> On
     and for weights outside of its folder.
     """
     path = Path(name)
-    if not path.is_file() and not path.is_symlink():
+    if not os.path.isfile(path) and not os.path.islink(path):
         raise UserError(f"no file {path}, expected an ONNX file; check the path")
     if is_quantized(path.parent):
         raise UserError(f"{path} is one file of a quantized network, expected its folder; give {path.parent}")

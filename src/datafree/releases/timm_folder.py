@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from .._core.errors import UserError, cut, unknown
-from .._core.optional_packages import first_line, quiet
+from .._core.optional_packages import quiet
 from ..models.input_spec import InputSpec
 from .libraries import LOADING, LibraryInput, import_torchvision, imported
-from .library_folders import check_memory, read_config
+from .library_folders import check_memory, described, is_size, read_config
 
 __all__ = ["build", "input_of"]
 
@@ -40,15 +40,10 @@ def build(folder: str, spec: InputSpec) -> nn.Module:
     if "global_pool" in config:
         keywords = {"global_pool": config["global_pool"], **keywords}
     keywords = {**keywords, "num_classes": len(spec.classes), "in_chans": spec.shape[0]}
-    with quiet():
-        try:
-            with torch.device("meta"):
-                check_memory(folder, timm.create_model(name, pretrained=False, **keywords))
-            return timm.create_model(name, pretrained=False, **keywords)
-        except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
-            raise UserError(
-                f"timm cannot build {name} as {folder}/config.json describes it: {first_line(error)}; get the folder again"
-            ) from None
+    with quiet(), described(folder, "timm", name):
+        with torch.device("meta"):
+            check_memory(folder, timm.create_model(name, pretrained=False, **keywords))
+        return timm.create_model(name, pretrained=False, **keywords)
 
 
 def input_of(folder: str) -> LibraryInput:
@@ -56,13 +51,16 @@ def input_of(folder: str) -> LibraryInput:
     config, path = read_config(folder), Path(folder) / "config.json"
     published = _stated(folder, config)
     size = published.get("input_size")
-    if not isinstance(size, list) or len(size) != 3 or not all(_is_size(side) for side in size):
+    if not isinstance(size, list) or len(size) != 3 or not all(is_size(side) for side in size):
         raise UserError(
             f"{path}: input_size: got {cut(size)}, expected channels, height and width; correct it, or give `shape`"
         )
     classes = config.get("num_classes", published.get("num_classes"))
     if not isinstance(classes, int) or isinstance(classes, bool) or classes < 2:
-        raise UserError(f"{path}: num_classes: got {cut(classes)}, expected at least 2; give a folder of a classifier")
+        raise UserError(
+            f"{path}: num_classes: got {cut(repr(classes))}, expected a whole number of at least 2; give a folder of a "
+            "classifier"
+        )
     names = config.get("label_names", published.get("label_names"))
     names = tuple(map(str, names)) if isinstance(names, list) else ()
     mean, std = (_values(published, key, default, size[0], path) for key, default in IMAGENET)
@@ -104,10 +102,6 @@ def _architecture(folder: str, config: dict[str, Any]) -> str:
             "package's folder, name that package"
         )
     return name
-
-
-def _is_size(side: Any) -> bool:
-    return isinstance(side, int) and not isinstance(side, bool) and 0 < side <= 1 << 14
 
 
 def _timm() -> Any:

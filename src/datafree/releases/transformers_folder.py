@@ -15,7 +15,7 @@ from .._core.files import read_json
 from .._core.optional_packages import first_line, quiet
 from ..models.input_spec import InputSpec
 from .libraries import LibraryInput, import_torchvision, imported
-from .library_folders import LARGEST_CONFIG, check_folder, check_memory, read_config
+from .library_folders import LARGEST_CONFIG, check_folder, check_memory, described, is_size, read_config
 
 __all__ = ["build", "input_of", "named_as_built"]
 
@@ -35,10 +35,11 @@ def build(folder: str, spec: InputSpec) -> nn.Module:
     with quiet():
         if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
             raise UserError(f"{folder} is of {name}, expected an image classifier of transformers; give another folder")
-        with torch.device("meta"):
-            module = transformers.AutoModelForImageClassification.from_config(config, trust_remote_code=False)
-        check_memory(folder, module)
-        return transformers.AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+        with described(folder, "transformers"):
+            with torch.device("meta"):
+                module = transformers.AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+            check_memory(folder, module)
+            return transformers.AutoModelForImageClassification.from_config(config, trust_remote_code=False)
 
 
 def named_as_built(folder: str, spec: InputSpec, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -86,6 +87,11 @@ def input_of(folder: str) -> LibraryInput:
         )
     channels = getattr(config, "num_channels", 3)
     mean, std = _normalisation(processor, path)
+    if not {len(mean), len(std)} <= {1, channels}:
+        raise UserError(
+            f"{path}: got {len(mean)} numbers as image_mean and {len(std)} as image_std, expected 1, or one for each of the "
+            f"{channels} channels of config.json; correct them"
+        )
     resample = processor.get("resample")
     interpolation = INTERPOLATIONS.get(resample, "unknown") if isinstance(resample, int) else "unknown"
     labels = config.id2label if isinstance(config.id2label, Mapping) else {}
@@ -105,8 +111,12 @@ def _normalisation(processor: Mapping[str, Any], path: Path) -> tuple[tuple[floa
         mean, std = 0.0, 1.0
     means, stds = (value if isinstance(value, list) else [value] for value in (mean, std))
     values = (scale, *means, *stds)
-    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values) or min(scale, *stds) <= 0:
-        raise UserError(f"{path}: image_mean, image_std and rescale_factor must be numbers; correct them")
+    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    if len(numbers) != len(values) or not all(map(math.isfinite, numbers)) or min(scale, *stds) <= 0:
+        raise UserError(
+            f"{path}: got image_mean {cut(mean)}, image_std {cut(std)} and rescale_factor {cut(scale)}, expected numbers, "
+            "the last two above 0; correct them"
+        )
     return tuple((value + offset) / (255 * scale) for value in means), tuple(value / (255 * scale) for value in stds)
 
 
@@ -117,7 +127,7 @@ def _size(processor: Mapping[str, Any], config: Any, path: Path) -> tuple[int, i
     if isinstance(size, Mapping):
         size = (size["height"], size["width"]) if {"height", "width"} <= size.keys() else size.get("shortest_edge")
     sides = list(size) if isinstance(size, (list, tuple)) else [size, size]
-    whole = [side for side in sides if isinstance(side, int) and 0 < side <= 1 << 14]
+    whole = [side for side in sides if is_size(side)]
     if len(sides) != 2 or len(whole) != 2:
         raise UserError(
             f"{path} states no size of the images (got {cut(size)}), expected height and width; give `shape` instead"
@@ -127,10 +137,16 @@ def _size(processor: Mapping[str, Any], config: Any, path: Path) -> tuple[int, i
 
 def _config(folder: str) -> Any:
     """The configuration, of one of the package's own classes; code of the folder never runs."""
-    read_config(folder)
-    transformers = _transformers()
-    with quiet():
-        return transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    stated, transformers = read_config(folder), _transformers()
+    if "auto_map" in stated and stated.get("model_type") not in transformers.CONFIG_MAPPING:
+        raise UserError(
+            f"{folder}/config.json: auto_map: got a network of custom code, which is not run, expected one of transformers; "
+            "write a file.py:function that builds it"
+        )
+    with quiet(), described(folder, "transformers"):
+        config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        config.dtype = torch.float32  # it may name the format of the file; images are float32
+        return config
 
 
 def _transformers() -> Any:

@@ -116,9 +116,9 @@ class StepCost(NamedTuple):
         return self.fixed + images * self.image
 
     def duration(self, images: int, chunk: int, workers: int, steps: int) -> float:
-        """Seconds to make `images` images, `workers` chunks at a time on one thread each."""
+        """Seconds to make `images` images in whole chunks, `workers` of them at a time on one thread each."""
         rounds = -(-images // (chunk * workers))
-        return steps * self.seconds * min(images, chunk) * rounds
+        return steps * self.seconds * chunk * rounds
 
 
 _COSTS: WeakKeyDictionary[nn.Module, dict[tuple[InputSpec, bool], StepCost]] = WeakKeyDictionary()

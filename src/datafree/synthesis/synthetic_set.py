@@ -70,7 +70,7 @@ from .methods.inversion import InversionSettings
 __all__ = [
     "CHUNK", "IMAGES", "SET_FOLDER", "SyntheticSet", "balanced_cut", "check_grows", "chunk_size", "images_made",
     "in_order", "is_optimised", "judged", "make_set", "memory_hashes", "near_chance", "prepare", "read_about",
-    "renamed_chunk", "set_result", "stored_chunk", "synthesize", "worker_count", "write_log",
+    "renamed_chunk", "set_result", "shards_in", "stored_chunk", "synthesize", "worker_count", "write_log",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -322,6 +322,14 @@ def chunk_size(method: Any, teacher: Network, images: int, out: Path | None = No
     size_of = getattr(method, "chunk_size", None)
     chunk = CHUNK if size_of is None or images < 1 else size_of(len(teacher.spec.classes), images)
     return affordable_chunk(teacher, chunk) if is_optimised(method) else chunk
+
+
+def shards_in(out: Path, chunks: int) -> int:
+    """How many of the first `chunks` chunks have a shard in the folder `out`; whether these are whole is not checked."""
+    if not (out / "set.json").is_file():
+        return 0
+    last = _shard_name(chunks - 1)
+    return sum(path.name <= last for path in out.glob("unit-*.safetensors"))
 
 
 def is_optimised(method: Any) -> bool:

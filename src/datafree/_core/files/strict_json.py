@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from ..errors import Notice, UserError
 from .atomic import write_bytes
-from .open_file import open_regular
+from .open_file import check_pointer, open_regular
 
 __all__ = [
     "canonical",
@@ -125,6 +125,7 @@ def read_json(path: str | os.PathLike[str], *, cap: int | None = None) -> dict[s
         if size > cap:
             raise UserError(f"{str(path)!r} has {size:,} bytes; expected at most {cap:,}; it is not a file of ours")
         data = file.read(cap + 1) or b""
+    check_pointer(data, repr(str(path)))
     value = parse(data[: cap + 1], repr(str(path)), limits.separators)
     if not isinstance(value, dict):
         raise UserError(f"{str(path)!r} holds {_shortened(value)}; expected a JSON object; it is not a file of ours")

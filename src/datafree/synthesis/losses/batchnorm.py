@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +41,8 @@ class BatchNormDivergence(Term):
 
     @property
     def reductions(self) -> dict[str, Reduction]:
-        return {layer.tap: reduction(layer.mean) for layer in self.layers}
+        counts = Counter(self.taps)  # several statistics of one layer have means of their own
+        return {layer.tap: reduction(layer.mean) for layer in self.layers if counts[layer.tap] == 1}
 
     def __call__(self, view: View) -> Tensor:
         divergences = [
