@@ -10,8 +10,7 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from collections.abc import Iterator
-from functools import cached_property, reduce
-from operator import getitem
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -189,14 +188,14 @@ INT8 = {
 def metrics_of(row: str, cells: dict[int, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The metrics of a row."""
 
-    def by_seed(*keys: str) -> dict[int, float]:
-        return {seed: round(reduce(getitem, keys, cell), 3) for seed, cell in cells.items()}
+    def by_seed(name: str, group: str | None = None) -> dict[int, float]:
+        return {seed: round((cell if group is None else cell[group])[name], 3) for seed, cell in cells.items()}
 
     if row == "int8":
         return {name: metric(unit, by_seed(name), title=title) for name, (title, unit) in INT8.items()}
     if row == "similarity":
         return {
-            name.replace("-", "_"): metric("nats", by_seed("divergence", name), title=f"similarity/{name}")
+            name.replace("-", "_"): metric("nats", by_seed(name, "divergence"), title=f"similarity/{name}")
             for name in (CIFAR10, CELEBA, *MADE)
         }
     images = SIMULATED if row.startswith(EVERY_BIT) else 10_000
