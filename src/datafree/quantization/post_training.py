@@ -24,12 +24,15 @@ from .capture import capture, compare
 from .equalize import equalize, pairs
 from .fake_quantize import FakeQuantize, covering
 from .folding import fold_batch_norms, untie
+from .squant import squant
 
-__all__ = ["Correction", "Quantized", "Simulated", "calibrate"]
+__all__ = ["Correction", "Quantized", "Rounding", "Simulated", "calibrate"]
 
 BATCH = 64
 Correction = Literal["analytic", "empirical", "none"]
 """How biases are corrected, in the words of Nagel et al. 2019."""
+Rounding = Literal["nearest", "squant"]
+"""How weights are rounded: to the nearest level, or as in `squant.squant`."""
 LARGEST_BIAS = 2.0**30
 CHECKED = 512
 """Number of calibration images on which the graph is compared with the network before anything is rounded."""
@@ -122,6 +125,7 @@ def calibrate(
     equalise: bool = True,
     correct_bias: Correction = "analytic",
     target_cpu: TargetCPU = "any",
+    rounding: Rounding = "nearest",
     progress: Progress = silent,
 ) -> Quantized:
     """A quantized copy of `network`, with grids of least squared error on `pixels` (N, C, H, W) in the spec's range.
@@ -130,7 +134,8 @@ def calibrate(
     neighbouring layers to equal ranges. `correct_bias` subtracts the mean error that rounded weights cause in each layer's
     outputs from its bias: `analytic` computes it from the batch norms, where they determine the layer's input, `empirical`
     measures it on the pixels. All three without pixels are DFQ (Nagel et al. 2019). `target_cpu` "any" keeps 8-bit weights
-    of layers with 8-bit activations within -63..63, "vnni" within -127..127; see `TargetCPU`. Does not change the network.
+    of layers with 8-bit activations within -63..63, "vnni" within -127..127; see `TargetCPU`. `rounding` "squant" rounds
+    weights so that the errors of a kernel and of an output channel cancel (Guo et al. 2022). Does not change the network.
     Raises UserError for pixels that do not fit, for a network that torch.export cannot capture, and for a batch norm without
     running statistics.
     """
@@ -179,10 +184,14 @@ def calibrate(
         else:
             _check_unrounded(quantized, network, pixels[:CHECKED])
             _choose_on_images(quantized, pixels, progress)
+        exact = _exact_weights(quantized)
+        means = _means(quantized, pixels) if pixels is not None and correct_bias == "empirical" else None
+        if rounding == "squant":
+            _round_by_squant(quantized)
         if correct_bias == "analytic":
-            _correct_by_moments(quantized, by_node)
-        elif pixels is not None and correct_bias == "empirical":
-            _correct_on_images(quantized, pixels)
+            _correct_by_moments(quantized, by_node, exact)
+        elif means is not None:
+            _correct_on_images(quantized, pixels, means)
         round_biases(quantized)
     return quantized
 
@@ -233,7 +242,22 @@ def _choose_by_moments(quantized: Quantized, by_node: dict[str, ActivationMoment
         step.set(*covering(low, high, step.quant_max))
 
 
-def _correct_by_moments(quantized: Quantized, by_node: dict[str, ActivationMoments]) -> None:
+def _exact_weights(quantized: Quantized) -> dict[str, Tensor]:
+    """The weight of every rounded layer before it is rounded, by the layer's node."""
+    return {node.name: parameter_of(quantized.graph, node.args[1]).detach().clone() for node, _, _ in quantized.layers()}
+
+
+def _round_by_squant(quantized: Quantized) -> None:
+    """Moves every weight to the level of its grid that SQuant chooses, in place."""
+    for node, _, grid in quantized.layers():
+        weight, step = parameter_of(quantized.graph, node.args[1]), grid.step.detach()
+        levels = squant(weight.detach(), step, grid.quant_max)
+        weight.data = levels * step.view(-1, *[1] * (weight.ndim - 1))
+
+
+def _correct_by_moments(
+    quantized: Quantized, by_node: dict[str, ActivationMoments], exact: dict[str, Tensor]
+) -> None:
     """Subtracts from each bias the mean error of the rounded weights, for the layer's mean input according to batch
     norms.
     """
@@ -241,7 +265,7 @@ def _correct_by_moments(quantized: Quantized, by_node: dict[str, ActivationMomen
         source = behind(node.args[0])
         if source.name in by_node and len(node.args) > 2 and node.args[2] is not None:
             weight = parameter_of(quantized.graph, node.args[1])
-            error = weighed(node, grid(weight) - weight, by_node[source.name].mean)
+            error = weighed(node, grid(weight) - exact[node.name], by_node[source.name].mean)
             if error is not None:
                 parameter_of(quantized.graph, node.args[2]).data -= error
 
@@ -321,17 +345,29 @@ def _measure_moments(quantized: Quantized, names: Set[str], pixels: Tensor) -> d
     return outputs.moments
 
 
-def _correct_on_images(quantized: Quantized, pixels: Tensor) -> None:
-    """Subtracts the mean error of rounded weights from the biases, layer by layer, with the layers before already
-    corrected.
-    """
-    nodes = {node for node, _, _ in quantized.layers() if len(node.args) > 2 and node.args[2] is not None}
+def _corrected_layers(quantized: Quantized) -> set[Node]:
+    """The rounded layers that have a bias."""
+    return {node for node, _, _ in quantized.layers() if len(node.args) > 2 and node.args[2] is not None}
+
+
+def _means(quantized: Quantized, pixels: Tensor) -> dict[str, Tensor]:
+    """The channel means of the outputs of all layers with a bias, by node, with nothing rounded."""
     for step in quantized.steps():
         step.rounding = False
-    exact = _Means(quantized.graph, nodes, {})
+    exact = _Means(quantized.graph, _corrected_layers(quantized), {})
     exact.run(pixels[: 8 * BATCH])
     for step in quantized.steps():
+        step.rounding = True
+    return exact.means
+
+
+def _correct_on_images(quantized: Quantized, pixels: Tensor | None, means: dict[str, Tensor]) -> None:
+    """Subtracts the mean error of rounded weights from the biases, layer by layer, with the layers before already
+    corrected. `means` are those of the network that is not rounded.
+    """
+    assert pixels is not None
+    for step in quantized.steps():
         step.rounding = step.by_channel
-    _Means(quantized.graph, nodes, exact.means).run(pixels[: 8 * BATCH])
+    _Means(quantized.graph, _corrected_layers(quantized), means).run(pixels[: 8 * BATCH])
     for step in quantized.steps():
         step.rounding = True
