@@ -130,17 +130,15 @@ class Imagenet:
     # -- rows -----------------------------------------------------------------------------------------------------
 
     def quantized(self, name: str, source: str) -> dict[str, Any]:
-        """What `datafree quantize` makes by default from a source of images, as an ONNX file in onnxruntime."""
-        pixels = None if source == "none" else self.images(source)
-        every_bit, bits = name == EVERY_BIT, Bits(weights=int(name[1]), activations=int(name[3]))
+        """What `datafree quantize` makes by default from a source of images, as an ONNX file in onnxruntime; `-nearest` with
+        each weight rounded to its nearest level, `-squant` neither equalised nor corrected.
+        """
+        pixels, kind = None if source == "none" else self.images(source), name.partition("-")[2]
+        every_bit, alone, bits = kind == "vnni", kind == "squant", Bits(weights=int(name[1]), activations=int(name[3]))
         quantized = calibrate(
-            self.network,
-            pixels,
-            bits,
-            target_cpu="vnni" if every_bit else "any",
-            equalise=True,
-            correct_bias="analytic",
-        )
+            self.network, pixels, bits, target_cpu="vnni" if every_bit else "any", equalise=not alone,
+            correct_bias="none" if alone else "analytic", rounding="nearest" if kind == "nearest" else "squant",
+        )  # fmt: skip
         if every_bit:
             parts = [quantized.network.predict(part).argmax(1) for part in self.test_images(SIMULATED)]
             return {"agreement": self.agreement(torch.cat(parts)), "images": SIMULATED}

@@ -57,8 +57,13 @@ class Budget:
 W8A8 = tuple(f"w8a8/{source}" for source in SOURCES)
 W4A4_CALIBRATED = tuple(f"w4a4-calibrated/{source}" for source in SOURCES)
 CORRECTED = tuple(f"w4a4-corrected/{source}" for source in ("gaussian", "bns", "bns-inception", "real"))
+SQUANT = (
+    *(f"{bits}-squant/none" for bits in ("w8a8", "w4a4", "w3a3")),
+    *(f"{bits}-default/{source}" for bits in ("w8a8", "w4a4", "w3a3") for source in ("none", "real")),
+)  # fmt: skip
+"""SQuant alone (Guo et al. 2022), without an image; and what `datafree quantize` does by default, which includes it."""
 ROWS = (
-    "fp32", *W8A8, "w8a8-corrected/bns", *W4A4_CALIBRATED, *CORRECTED, "w4a4/bns-inception", "w4a4/real", "int8",
+    "fp32", *W8A8, "w8a8-corrected/bns", *W4A4_CALIBRATED, *CORRECTED, *SQUANT, "w4a4/bns-inception", "w4a4/real", "int8",
     "similarity",
 )  # fmt: skip
 MORE = ("w4a4/bns", "w4a4/gaussian", "w3a3/bns-inception", "w3a3/real")
@@ -67,14 +72,15 @@ MORE = ("w4a4/bns", "w4a4/gaussian", "w3a3/bns-inception", "w3a3/real")
 SHORT, LONG = ({"total": total, "learning_rate": 2e-4} for total in (800, 12_000))
 IMAGENET_ROWS = (
     "similarity", *(f"{bits}/{source}" for bits in ("w8a8", "w4a8") for source in SOURCES if source != "inception"),
-    "w8a8-vnni/bns", "w8a8-vnni/real", "int8",
+    "w8a8-squant/none", "w8a8-nearest/real", "w8a8-vnni/bns", "w8a8-vnni/real", "int8",
 )  # fmt: skip
 BUDGETS = {
     "smoke": Budget(
         (
             Pair(
                 "digits", "small",
-                ("fp32", *W8A8, "w4a4-corrected/bns", "w4a4/bns-inception", "w4a4/real", "int8", "similarity"),
+                ("fp32", *W8A8, "w4a4-corrected/bns", "w4a4-squant/none", "w4a4-default/real",
+                    "w4a4/bns-inception", "w4a4/real", "int8", "similarity"),
                 units=1, steps=3, tuning={"total": 8}, calibration=64, measured=100,
             ),
         ),

@@ -86,8 +86,11 @@ def settings(pair: Pair, row: str) -> dict[str, Any]:
         return {"measured": pair.measured, "steps": pair.steps, "shown": shown, "limit": pair.limit}
     source = row.rpartition("/")[2]
     result: dict[str, Any] = {"units": pair.units, "steps": pair.steps, "calibration": pair.calibration}
-    if row.partition("/")[0].endswith("-corrected"):
+    kind = row.partition("/")[0].partition("-")[2]
+    if kind in ("corrected", "default"):
         result["biases"] = "analytic"
+    if kind in ("squant", "default"):
+        result["rounding"] = "squant"
     if row.startswith(("w4a4/", "w3a3/")):
         result["tuning"] = pair.tuning
     if source in methods.methods():
@@ -165,17 +168,19 @@ class Chain:
         return asdict(evaluate(self.network, self.test))
 
     def quantized(self, name: str, source: str) -> dict[str, Any]:
-        """Ranges calibrated on a source. `-corrected` also equalises and corrects biases; `w4a4` and `w3a3` are
-        fine-tuned.
+        """Ranges calibrated on a source, weights rounded to the nearest level. `-squant` rounds them by SQuant; `-corrected`
+        equalises and corrects biases; `-default` does all three; `w4a4` and `w3a3` are fine-tuned.
         """
-        width = int(name[1])
-        tuned, analytic = name in ("w4a4", "w3a3"), source == "none" or name.endswith("-corrected")
+        width, kind = int(name[1]), name.partition("-")[2]
+        tuned = name in ("w4a4", "w3a3")
+        analytic = kind in ("corrected", "default") or (source == "none" and kind != "squant")
         units = self.pair.units if tuned else -(-self.pair.calibration // UNIT)
         pixels = None if source == "none" else self.images(source, units)
         quantized = calibrate(
             self.network, None if pixels is None else pixels[: self.pair.calibration],
             Bits(weights=width, activations=width), target_cpu="vnni", equalise=analytic,
             correct_bias="analytic" if analytic else "empirical" if tuned else "none",
+            rounding="squant" if kind in ("squant", "default") else "nearest",
         )  # fmt: skip
         result: dict[str, Any] = {}
         if tuned and pixels is not None:
@@ -191,7 +196,7 @@ class Chain:
     def row_int8(self) -> dict[str, Any]:
         """The int8 file calibrated on `bns` samples: size and speed relative to the fp32 file, and how its logits differ."""
         samples = self.images("bns", -(-self.pair.calibration // UNIT))
-        quantized = calibrate(self.network, samples, Bits(), target_cpu="vnni")
+        quantized = calibrate(self.network, samples, Bits(), target_cpu="vnni", rounding="nearest")
         graph, shape = convert(quantized), self.network.spec.shape
         pixels = self.test.pixels(range(len(self.test)), shape[1:])
         simulated = quantized.network.predict(pixels)

@@ -45,6 +45,7 @@ def quantize(
     equalise: bool,
     correct_bias: Literal["analytic", "empirical", "none"],
     target_cpu: TargetCPU,
+    rounding: Literal["squant", "nearest"],
     finetune: str | None,
     executorch: bool,
     settings: FineTuning | None,
@@ -114,7 +115,7 @@ def quantize(
     test = load_data(data, "test") if data.data is not None else None
     options = {
         "model": model, **bits.model_dump(), "calibrate": calibrate, "images": images, "equalise": equalise,
-        "correct_bias": correct_bias, "target_cpu": target_cpu,
+        "correct_bias": correct_bias, "target_cpu": target_cpu, "rounding": rounding,
         "finetune": finetune, **(settings.model_dump() if finetune else {}), "executorch": executorch,
         "checkpoint": checkpoint, **({} if key is None else {"key": key}),
         **({} if output is None else {"output": output}), "code": code, "record": record,
@@ -142,7 +143,7 @@ def quantize(
         quantized = quantization.quantize(
             network, bits,
             calibrate=datasets.get("calibrate", calibrate), images=images, equalise=equalise,
-            correct_bias=correct_bias, target_cpu=target_cpu,
+            correct_bias=correct_bias, target_cpu=target_cpu, rounding=rounding,
             fine_tune=finetune and {"images": datasets.get("finetune", finetune), **settings.model_dump()},
             record=stored_record, seed=run.seed, state=folder / STATE, identity=identity,
             stages=lambda stage: bar(stage, run.quiet, opening if stage == f"{calibrate} images" else None),

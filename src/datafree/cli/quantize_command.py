@@ -32,6 +32,7 @@ def quantize(
     equalise: bool = True,
     correct_bias: Literal["analytic", "empirical", "none"] = "analytic",
     target_cpu: Literal["any", "vnni"] = "any",
+    rounding: Literal["squant", "nearest"] = "squant",
     finetune: str | None = None,
     executorch: Annotated[bool, Parameter(negative="")] = False,
     settings: Annotated[TuningOptions | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
@@ -74,6 +75,9 @@ def quantize(
     target_cpu
         `any`: x86 processors with and without VNNI; 8-bit weights use 7 bits, so that no sum exceeds the 16 bits to which
         onnxruntime cuts sums without VNNI. `vnni`: all 8 bits, for x86 processors with VNNI alone. Others were not tried.
+    rounding
+        How weights are rounded. `squant`: so that their errors cancel in every kernel and output channel (Guo et al. 2022);
+        `nearest`: each to its nearest level.
     finetune
         Afterwards fine-tune the rounded network on the original's outputs, with a synthetic set, a data set or an image
         folder.
@@ -113,7 +117,7 @@ def quantize(
         check_used(values(settings), USES, tuning.model_dump())
     make(
         teacher, out=out, bits=Bits(**values(bits)), calibrate=calibrate, images=images, equalise=equalise,
-        correct_bias=correct_bias, target_cpu=target_cpu, finetune=finetune, executorch=executorch,
+        correct_bias=correct_bias, target_cpu=target_cpu, rounding=rounding, finetune=finetune, executorch=executorch,
         settings=tuning, data=data, checkpoint=weights, key=key, output=output, code=code, arg=arg, trust=trust,
         record=record, run=run,
     )  # fmt: skip

@@ -125,7 +125,7 @@ def calibrate(
     equalise: bool = True,
     correct_bias: Correction = "analytic",
     target_cpu: TargetCPU = "any",
-    rounding: Rounding = "nearest",
+    rounding: Rounding = "squant",
     progress: Progress = silent,
 ) -> Quantized:
     """A quantized copy of `network`, with grids of least squared error on `pixels` (N, C, H, W) in the spec's range.
@@ -135,7 +135,7 @@ def calibrate(
     outputs from its bias: `analytic` computes it from the batch norms, where they determine the layer's input, `empirical`
     measures it on the pixels. All three without pixels are DFQ (Nagel et al. 2019). `target_cpu` "any" keeps 8-bit weights
     of layers with 8-bit activations within -63..63, "vnni" within -127..127; see `TargetCPU`. `rounding` "squant" rounds
-    weights so that the errors of a kernel and of an output channel cancel (Guo et al. 2022). Does not change the network.
+    weights so that their errors in a kernel and in an output channel cancel (Guo et al. 2022). Does not change the network.
     Raises UserError for pixels that do not fit, for a network that torch.export cannot capture, and for a batch norm without
     running statistics.
     """
@@ -244,7 +244,9 @@ def _choose_by_moments(quantized: Quantized, by_node: dict[str, ActivationMoment
 
 def _exact_weights(quantized: Quantized) -> dict[str, Tensor]:
     """The weight of every rounded layer before it is rounded, by the layer's node."""
-    return {node.name: parameter_of(quantized.graph, node.args[1]).detach().clone() for node, _, _ in quantized.layers()}
+    return {
+        node.name: parameter_of(quantized.graph, node.args[1]).detach().clone() for node, _, _ in quantized.layers()
+    }
 
 
 def _round_by_squant(quantized: Quantized) -> None:
@@ -255,9 +257,7 @@ def _round_by_squant(quantized: Quantized) -> None:
         weight.data = levels * step.view(-1, *[1] * (weight.ndim - 1))
 
 
-def _correct_by_moments(
-    quantized: Quantized, by_node: dict[str, ActivationMoments], exact: dict[str, Tensor]
-) -> None:
+def _correct_by_moments(quantized: Quantized, by_node: dict[str, ActivationMoments], exact: dict[str, Tensor]) -> None:
     """Subtracts from each bias the mean error of the rounded weights, for the layer's mean input according to batch
     norms.
     """
