@@ -40,7 +40,12 @@ def arguments(
     parser.add_argument("--merge", action="store_true", help="keep the seeds of --out that have no cell here")
     parser.add_argument("--seeds", type=int, nargs="+", default=None, help="only these of the budget's seeds")
     if rows is not None:
-        parser.add_argument("--rows", nargs="+", default=(), help=f"only these rows and the teacher, e.g. {rows}")
+        parser.add_argument(
+            "--rows",
+            nargs="+",
+            default=(),
+            help=f"only these rows, e.g. {rows}; a teacher that is trained here is measured too",
+        )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="chains in parallel, one thread each")
     return parser
 

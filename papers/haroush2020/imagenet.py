@@ -71,15 +71,19 @@ def settings(pair: Pair, row: str) -> dict[str, Any]:
 class Imagenet:
     """All rows of one seed, which decides the images that ranges are chosen on."""
 
-    def __init__(self, pair: Pair, seed: int, work: Path, data_dir: str | None, weights: Path, device: str):  # noqa: ARG002
+    def __init__(
+        self, pair: Pair, seed: int, work: Path, data_dir: str | None, weights: Path, device: str,  # noqa: ARG002
+        rows: tuple[str, ...] = (),
+    ):  # fmt: skip
         self.pair, self.seed, self.device, self.data_dir = pair, seed, device, data_dir
+        self.rows = rows or pair.rows
         self.folder = work / pair.id / f"seed-{seed}"
         self.train, self.test = (load("cifar10", split, data_dir=data_dir) for split in ("train", "test"))
         if pair.limit is not None:
             self.test = self.test.subset(pair.limit)
 
     def run(self, say: Any) -> None:
-        for row in self.pair.rows:
+        for row in self.rows:
             row_settings = settings(self.pair, row)
             if read_cell(self.folder, row, row_settings) is None:
                 measure(self, row, row_settings, say)

@@ -106,7 +106,11 @@ def method(pair: Pair, source: str) -> Any:
 class Chain:
     """All rows of one network and one seed."""
 
-    def __init__(self, pair: Pair, seed: int, work: Path, data_dir: str | None, weights: Path, device: str):
+    def __init__(
+        self, pair: Pair, seed: int, work: Path, data_dir: str | None, weights: Path, device: str,
+        rows: tuple[str, ...] = (),
+    ):  # fmt: skip
+        self.rows = rows or pair.rows
         self.pair, self.seed, self.device, self.weights, self.data_dir = pair, seed, device, weights, data_dir
         self.folder = work / pair.id / f"seed-{seed}"
         self.train, self.test = (load(pair.data, split, data_dir=data_dir) for split in ("train", "test"))
@@ -114,7 +118,7 @@ class Chain:
             self.test = self.test.subset(pair.limit)
 
     def run(self, say: Any) -> None:
-        for row in self.pair.rows:
+        for row in self.rows:
             row_settings = settings(self.pair, row)
             if read_cell(self.folder, row, row_settings) is None:
                 measure(self, row, row_settings, say)
@@ -304,14 +308,14 @@ def _field(identity: str) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = arguments(__doc__, "haroush2020", BUDGETS, "cifar10/resnet20")
+    parser = arguments(__doc__, "haroush2020", BUDGETS, "cifar10/resnet20", rows="w4a4-squant/none")
     parser.add_argument("--weights", type=Path, default=None, help="folder of the trained networks")
     args = parser.parse_args()
     work = args.work or Path("runs") / "haroush2020" / ("cpu" if args.budget == "more" else args.budget)
     data_dir = args.data_dir or os.environ.get("DATAFREE_DATA")
     weights = args.weights or Path(data_dir or ".") / "weights"
     chain = imagenet.Imagenet if args.budget == "imagenet" else Chain
-    make = partial(chain, work=work, data_dir=data_dir, weights=weights, device=args.device)
+    make = partial(chain, work=work, data_dir=data_dir, weights=weights, device=args.device, rows=tuple(args.rows))
     return run_chains(args, BUDGETS[args.budget], make, partial(collect, args.budget, work))
 
 
