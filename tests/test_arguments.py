@@ -85,7 +85,7 @@ def test_the_parameters_of_a_few_words_are_known():
     found = {(name, parameter) for name, own in hints.items() for parameter, hint in own.items() if words_of(hint)}
     assert found == {
         ("similarity", "form"), ("quantize", "correct_bias"), ("quantize", "target_cpu"), ("distill", "start"),
-        ("distill_online", "start"), ("import_condensed", "labels"), ("import_condensed", "layout"),
+        ("quantize", "rounding"), ("distill_online", "start"), ("import_condensed", "labels"), ("import_condensed", "layout"),
         ("compare", "start"), ("similarity", "border"),
     }  # fmt: skip
 
@@ -95,6 +95,7 @@ WORDS = {
     "form": lambda word: df.similarity(TEACHER, {"a": PIXELS}, form=word),
     "border": lambda word: df.similarity(TEACHER, {"a": PIXELS}, border=3 if word is None else word),
     "correct_bias": lambda word: df.quantize(TEACHER, calibrate=PIXELS, correct_bias=word),
+    "rounding": lambda word: df.quantize(TEACHER, calibrate=PIXELS, rounding=3 if word is None else word),
     "target_cpu": lambda word: df.quantize(TEACHER, calibrate=PIXELS, target_cpu=word),
     "start": lambda word: df.distill(TEACHER, student(), images=PIXELS, start=word),
     "start ": lambda word: df.distill_online(TEACHER, student(), start=word),

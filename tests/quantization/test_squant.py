@@ -76,3 +76,21 @@ def test_it_needs_no_image_and_works_with_every_correction(normed, shown):
             weight = dict(quantized.graph.named_parameters())[str(node.args[1].args[0].target)].detach()
             levels = weight / grid.step.detach().view(-1, *[1] * (weight.ndim - 1))
             assert float((levels - levels.round()).abs().max()) < 1e-3  # every weight is one of its levels
+
+
+def test_quantize_rounds_by_squant_unless_it_fine_tunes(normed, shown):
+    import datafree as df
+
+    def levels(**options) -> list[torch.Tensor]:
+        quantized = df.quantize(normed, "w3a8", calibrate=shown[:64], **options).simulation
+        return [
+            grid(dict(quantized.graph.named_parameters())[str(node.args[1].args[0].target)]).detach()
+            for node, _, grid in quantized.layers()
+        ]
+
+    def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+        return all(torch.equal(*pair) for pair in zip(a, b, strict=True))
+
+    assert same(levels(), levels(rounding="squant")) and not same(levels(), levels(rounding="nearest"))
+    tuning = df.FineTuning(epochs=1, batch=64, learning_rate=1e-6)
+    assert same(levels(fine_tune=tuning), levels(rounding="nearest", fine_tune=tuning))

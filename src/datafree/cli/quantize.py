@@ -45,7 +45,7 @@ def quantize(
     equalise: bool,
     correct_bias: Literal["analytic", "empirical", "none"],
     target_cpu: TargetCPU,
-    rounding: Literal["squant", "nearest"],
+    rounding: Literal["squant", "nearest"] | None,
     finetune: str | None,
     executorch: bool,
     settings: FineTuning | None,
@@ -115,7 +115,8 @@ def quantize(
     test = load_data(data, "test") if data.data is not None else None
     options = {
         "model": model, **bits.model_dump(), "calibrate": calibrate, "images": images, "equalise": equalise,
-        "correct_bias": correct_bias, "target_cpu": target_cpu, "rounding": rounding,
+        "correct_bias": correct_bias, "target_cpu": target_cpu,
+        **({} if rounding is None else {"rounding": rounding}),
         "finetune": finetune, **(settings.model_dump() if finetune else {}), "executorch": executorch,
         "checkpoint": checkpoint, **({} if key is None else {"key": key}),
         **({} if output is None else {"output": output}), "code": code, "record": record,

@@ -32,7 +32,7 @@ def quantize(
     equalise: bool = True,
     correct_bias: Literal["analytic", "empirical", "none"] = "analytic",
     target_cpu: Literal["any", "vnni"] = "any",
-    rounding: Literal["squant", "nearest"] = "squant",
+    rounding: Literal["squant", "nearest"] | None = None,
     finetune: str | None = None,
     executorch: Annotated[bool, Parameter(negative="")] = False,
     settings: Annotated[TuningOptions | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
@@ -77,7 +77,7 @@ def quantize(
         onnxruntime cuts sums without VNNI. `vnni`: all 8 bits, for x86 processors with VNNI alone. Others were not tried.
     rounding
         How weights are rounded. `squant`: so that their errors cancel in every kernel and output channel (Guo et al. 2022);
-        `nearest`: each to its nearest level.
+        `nearest`: each to its nearest level, the default with --finetune.
     finetune
         Afterwards fine-tune the rounded network on the original's outputs, with a synthetic set, a data set or an image
         folder.

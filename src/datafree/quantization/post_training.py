@@ -125,7 +125,7 @@ def calibrate(
     equalise: bool = True,
     correct_bias: Correction = "analytic",
     target_cpu: TargetCPU = "any",
-    rounding: Rounding = "squant",
+    rounding: Rounding = "nearest",
     progress: Progress = silent,
 ) -> Quantized:
     """A quantized copy of `network`, with grids of least squared error on `pixels` (N, C, H, W) in the spec's range.
@@ -135,7 +135,8 @@ def calibrate(
     outputs from its bias: `analytic` computes it from the batch norms, where they determine the layer's input, `empirical`
     measures it on the pixels. All three without pixels are DFQ (Nagel et al. 2019). `target_cpu` "any" keeps 8-bit weights
     of layers with 8-bit activations within -63..63, "vnni" within -127..127; see `TargetCPU`. `rounding` "squant" rounds
-    weights so that their errors in a kernel and in an output channel cancel (Guo et al. 2022). Does not change the network.
+    weights so that their errors in a kernel and in an output channel cancel (Guo et al. 2022), which is what `quantize` does
+    by default; "nearest" is the better start for `finetune`. Does not change the network.
     Raises UserError for pixels that do not fit, for a network that torch.export cannot capture, and for a batch norm without
     running statistics.
     """

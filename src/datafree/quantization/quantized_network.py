@@ -190,7 +190,7 @@ def quantize(
     equalise: bool = True,
     correct_bias: Correction = "analytic",
     target_cpu: TargetCPU = "any",
-    rounding: Rounding = "squant",
+    rounding: Rounding | None = None,
     fine_tune: ImageSource | FineTuning | Mapping[str, Any] | None = None,
     record: Record | None = None,
     seed: int = 0,
@@ -213,9 +213,11 @@ def quantize(
     `fine_tune`: images for distilling the original into the rounded network, as for `calibrate`; a `FineTuning`, to use the
     images for ranges; or both, ``{"images": ..., "epochs": 10}``.
 
-    `equalise`, `correct_bias`, `target_cpu` and `rounding` are those of `quantization.calibrate`. With a `state` path, a
-    stopped fine-tuning continues when the same call is repeated with the same `identity`. `progress` is called with (done,
-    total) for one stage after another; `stages` gets their names.
+    `equalise`, `correct_bias`, `target_cpu` and `rounding` are those of `quantization.calibrate`. Weights are by default rounded
+    by SQuant, or to the nearest level if they are fine-tuned afterwards (3 bits, ResNet-20: 91.3 instead of 85.7 %).
+
+    With a `state` path, a stopped fine-tuning continues when the same call is repeated with the same `identity`. `progress`
+    is called with (done, total) for one stage after another; `stages` gets their names.
 
     Raises UserError for bits and images that do not fit, for a network that torch.export cannot capture or without a layer
     to round, and if there are no images to choose ranges on.
@@ -260,7 +262,8 @@ def quantize(
     with stages(f"calibrate {bits.name}") as report:
         simulation = choose_grids(
             network, ranges.pixels, bits,
-            equalise=equalise, correct_bias=correct_bias, target_cpu=target_cpu, rounding=rounding, progress=report,
+            equalise=equalise, correct_bias=correct_bias, target_cpu=target_cpu,
+            rounding=rounding or ("squant" if tuning is None else "nearest"), progress=report,
         )  # fmt: skip
     curve = None
     if tuning is not None and tuning_images is not None and tuning_images.pixels is not None:
@@ -272,7 +275,8 @@ def quantize(
     images_by_role = {"calibrate": ranges, **({} if tuning_images is None else {"finetune": tuning_images})}
     settings = {
         "model": architecture_of(network), **bits.model_dump(), "calibrate": ranges.setting, "images": images,
-        "equalise": equalise, "correct_bias": correct_bias, "target_cpu": target_cpu, "rounding": rounding,
+        "equalise": equalise, "correct_bias": correct_bias, "target_cpu": target_cpu,
+        **({} if rounding is None else {"rounding": rounding}),
         "finetune": None if tuning_images is None else tuning_images.setting,
         **({} if tuning is None else tuning.model_dump()),
     }  # fmt: skip
