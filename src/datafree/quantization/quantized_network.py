@@ -213,8 +213,8 @@ def quantize(
     `fine_tune`: images for distilling the original into the rounded network, as for `calibrate`; a `FineTuning`, to use the
     images for ranges; or both, ``{"images": ..., "epochs": 10}``.
 
-    `equalise`, `correct_bias`, `target_cpu` and `rounding` are those of `quantization.calibrate`. Weights are by default rounded
-    by SQuant, or to the nearest level if they are fine-tuned afterwards (3 bits, ResNet-20: 91.3 instead of 85.7 %).
+    `equalise`, `correct_bias`, `target_cpu` and `rounding` are those of `quantization.calibrate`. By default, weights are
+    rounded by SQuant, or to the nearest level if they are fine-tuned afterwards (3 bits, ResNet-20: 91.3 instead of 85.7 %).
 
     With a `state` path, a stopped fine-tuning continues when the same call is repeated with the same `identity`. `progress`
     is called with (done, total) for one stage after another; `stages` gets their names.
