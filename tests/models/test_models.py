@@ -441,6 +441,22 @@ def test_a_key_without_weights_and_a_git_lfs_pointer_are_one_line(trained, tmp_p
         assert text.endswith("is a Git LFS pointer, expected the file itself; run git lfs pull, or download it")
 
 
+@pytest.mark.parametrize("refs", [True, False])
+@pytest.mark.parametrize("library", ["", "transformers:", "timm:"])
+def test_a_repository_of_the_hugging_face_cache_is_answered_with_its_snapshot(tmp_path, refs, library):
+    folder = tmp_path / "models--a--b"
+    for name in ("0a", "0b"):
+        (folder / "snapshots" / name).mkdir(parents=True)
+    if refs:
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text("0b")
+    with pytest.raises(
+        UserError, match=r"is a repository of the Hugging Face cache, expected one of its snapshots"
+    ) as caught:
+        load_model(f"{library}{folder}")
+    assert str(caught.value).endswith(f"give {folder / 'snapshots' / ('0b' if refs else '0a')}")
+
+
 def test_a_folder_that_is_no_release_is_refused(tmp_path, release):
     (tmp_path / "empty").mkdir()
     assert refused(lambda: load_model(str(tmp_path / "empty"))).startswith(

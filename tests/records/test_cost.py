@@ -141,6 +141,19 @@ def test_chunks_that_cannot_fit_are_refused_with_ones_that_can(left):
         fitting_workers(cost, 256, 100, None)
 
 
+def test_a_set_that_was_started_keeps_its_chunks_and_a_whole_one_needs_no_memory(left, tiny, tmp_path):
+    network, method, folder = tiny("norm"), from_name("bns", steps=1), tmp_path / "set"
+    synthesize(network, None, method, folder, images=8, chunk=8, workers=1)
+    left(step_cost(network).bytes(8) - 1)
+    synthesize(network, None, method, folder, images=8, chunk=8, workers=1)  # all are there
+    with pytest.raises(UserError, match="continue on a machine with more memory, or make another set with a smaller"):
+        synthesize(network, None, method, folder, images=16, chunk=8, workers=1)
+    with pytest.raises(UserError, match="continue on a machine with more memory"):
+        estimated_line(network, method, 16, 8, 1, out=folder)
+    with pytest.raises(UserError, match=r"give `workers=1` and `chunk="):
+        synthesize(network, None, method, tmp_path / "other", images=16, chunk=8, workers=1)
+
+
 def test_a_default_chunk_of_large_images_is_smaller_on_every_machine(tiny, left, monkeypatch):
     network = tiny("norm")
     assert affordable_chunk(network, 256) == 256

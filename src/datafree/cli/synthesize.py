@@ -145,7 +145,7 @@ def estimate(
     cost, remaining = step_cost(network, all_threads=all_threads), images - made * chunk
     if all_threads:
         check_cost(cost.bytes(chunk), f"making {chunk:,} images at a time", otherwise="give fewer `images`")
-    count = 1 if all_threads else fitting_workers(cost, chunk, chunks - made, workers)
+    count = 1 if all_threads else fitting_workers(cost, chunk, chunks - made, workers, started=made > 0)
     seconds = cost.duration(remaining, chunk, count, getattr(method, "settings", method).steps)
     needed = count * cost.bytes(chunk)
     if seconds <= QUICK and needed <= SMALL:

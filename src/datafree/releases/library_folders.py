@@ -15,6 +15,7 @@ from torch import nn
 from .._core import memory
 from .._core.errors import UserError, cut, out_of_memory
 from .._core.files import read_json
+from .._core.folder_kinds import snapshot_of
 from .._core.optional_packages import first_line
 from ..models.class_names import MOST_CLASSES
 
@@ -39,6 +40,10 @@ def check_folder(folder: str) -> None:
     if not folder or not os.path.isfile(
         Path(folder) / "config.json"
     ):  # Path.is_file raises for names that are too long
+        if folder and (snapshot := snapshot_of(Path(folder))) is not None:
+            raise UserError(
+                f"{folder} is a repository of the Hugging Face cache, expected one of its snapshots; give {snapshot}"
+            )
         raise UserError(
             f"no config.json in the folder {cut(folder)!r}, expected a folder as save_pretrained writes it; nothing is "
             "downloaded here: download the network first, and give its folder"

@@ -212,17 +212,19 @@ def affordable_chunk(network: Network, largest: int) -> int:
     return max(MULTIPLE, (CHUNK_BYTES - cost.fixed) // cost.image // MULTIPLE * MULTIPLE)
 
 
-def fitting_workers(cost: StepCost, chunk: int, chunks: int, workers: int | None) -> int:
+def fitting_workers(cost: StepCost, chunk: int, chunks: int, workers: int | None, *, started: bool = False) -> int:
     """Number of chunks that are made at a time: `workers`, or by default as many as there are cores and memory for.
 
-    Raises UserError if one chunk, or that many, cannot fit into memory; it names what fits.
+    Raises UserError if one chunk, or that many, cannot fit into memory; it names what fits. The chunks of a set that was
+    started keep their size.
     """
     cores, free, one = os.cpu_count() or 1, memory.available(), cost.bytes(chunk)
     count = min(chunks, cores if workers is None else workers)
     if workers is None and free is not None:
         count = max(1, min(count, int(SHARE * free) // max(1, one)))
     smaller = [("`workers=1`", one)] if count > 1 else []
-    sizes = [size for size in (chunk // 4, chunk // 16, 1) if size]
+    sizes = [] if started else [size for size in (chunk // 4, chunk // 16, 1) if size]
     smaller += [(f"`workers=1` and `chunk={size}`", cost.bytes(size)) for size in sizes]
-    check_cost(one * count, f"making {count} x {chunk:,} images at a time", smaller)
+    otherwise = "continue on a machine with more memory, or make another set with a smaller `chunk`" if started else ""
+    check_cost(one * count, f"making {count} x {chunk:,} images at a time", smaller, otherwise)
     return count

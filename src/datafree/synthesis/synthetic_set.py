@@ -337,10 +337,14 @@ def is_optimised(method: Any) -> bool:
     return isinstance(getattr(method, "settings", method), InversionSettings)
 
 
-def worker_count(method: Any, teacher: Network, images: int, chunk: int, workers: int | None) -> int:
-    """Number of chunks that are made at a time; see `fitting_workers`."""
-    if is_optimised(method) and teacher.device.type == "cpu":
-        return fitting_workers(step_cost(teacher), chunk, -(-images // chunk), workers)
+def worker_count(
+    method: Any, teacher: Network, images: int, chunk: int, workers: int | None, out: Path | None = None
+) -> int:
+    """Number of chunks that are made at a time, besides those that the set in `out` has; see `fitting_workers`."""
+    chunks = -(-images // chunk)
+    missing = chunks - (0 if out is None else shards_in(out, chunks))
+    if missing and is_optimised(method) and teacher.device.type == "cpu":
+        return fitting_workers(step_cost(teacher), chunk, missing, workers, started=missing < chunks)
     return workers or os.cpu_count() or 1
 
 
@@ -517,7 +521,7 @@ def prepare(
         record.check_teacher(teacher)
     with one_thread():  # an eigenbasis must not depend on the number of cores either
         bound = methods.bind(method, teacher, record, workers=workers or os.cpu_count() or 1, progress=progress)
-    return method, bound, chunk, worker_count(method, teacher, images, chunk, workers)
+    return method, bound, chunk, worker_count(method, teacher, images, chunk, workers, out)
 
 
 def _fill(
