@@ -282,8 +282,8 @@ def test_a_release_of_own_code_needs_that_code_named(code, tmp_path):
     assert Release.open(folder).config["architecture"] == "custom:with_spec"
     assert refused(lambda: load_model(str(folder))) == (
         f"{folder} is a custom network ('custom:with_spec'); name it with "
-        "`code='FILE.py:FUNCTION'`, the Python file that its publisher provides with this folder, or, from Python, give "
-        "`module`"
+        "`code='FILE.py:FUNCTION'`, the Python file that its publisher provides with this folder, or the name that its "
+        "README.md gives, such as timm:NAME, or, from Python, give `module`"
     )
     assert load_model(str(folder), code=f"{code}:with_spec").fingerprint() == network.fingerprint()
 

@@ -193,7 +193,12 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
         f"integer operators: {kinds}; "
         f"others: {other}"
     )
-    if speed["faster"] < 1:
+    if speed["faster"] < 1 and result["simulated"]:
+        print(
+            "  warning: it is slower than the original and no smaller than a file of 8 bits, since processors compute no "
+            "other number of bits: it measures accuracy; run a file of 8 bits, or keep the original"
+        )
+    elif speed["faster"] < 1:
         print("  warning: it is slower than the original on this processor; use it for its size, or keep the original")
     for line in processor_lines(result):
         print(line)

@@ -113,6 +113,13 @@ def put_in_place(staged: Path, folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
+ROUNDINGS = {
+    "squant": "weights rounded by SQuant (Guo et al. 2022), so that their errors cancel",
+    "nearest": "weights rounded to the nearest level",
+}
+"""How weights were rounded -> the words of the card."""
+
+
 def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
     """Markdown: what was quantized and how, how to run it, and how it compares with the original."""
     spec, speed = network.spec, result["speed"]
@@ -135,6 +142,8 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
         f"{speed['threads']} thread{'s' * (speed['threads'] != 1)} of onnxruntime, both in one run",
         f"- integer operators: {sum(operators.values())}, others: {other}",
     ]
+    if "rounding" in result:
+        lines.append(f"- {ROUNDINGS[result['rounding']]}")
     if "target_cpu" in result:
         lines += [f"- {line}" for line in processor_lines(result)]
     if result["left_in_float"]:

@@ -66,6 +66,8 @@ class Quantized:
     network: Network
     bits: Bits
     target_cpu: TargetCPU = "any"
+    rounding: Rounding = "nearest"
+    """How its weights were rounded first; fine-tuning moves them afterwards."""
 
     @property
     def graph(self) -> GraphModule:
@@ -171,7 +173,7 @@ def calibrate(
     for parameter in graph.parameters():  # a bias from a folded batch norm does not require gradients yet
         parameter.requires_grad_(True)
     spec = network.spec.unnormalised()  # the captured graph normalises for itself
-    quantized = Quantized(Network(Simulated(graph), spec, f"{network.name}-{bits.name}"), bits, target_cpu)
+    quantized = Quantized(Network(Simulated(graph), spec, f"{network.name}-{bits.name}"), bits, target_cpu, rounding)
     scales = {}
     if equalise:
         unknown = {layer.name for layer, _ in pairs(graph)} - by_node.keys()

@@ -105,6 +105,7 @@ def _write_and_compare(
             "checked_on": instruction_sets(),
         },
         "simulated": bits.simulated,
+        "rounding": quantized.rounding,
         "asked": compared_on,
         "parameters": network.parameters,
         "packed_bytes": quantized.nbytes(),

@@ -215,8 +215,8 @@ class Release:
         if self.custom:
             raise UserError(
                 f"{self.folder} is a custom network ({name!r}); name it with "
-                "`code='FILE.py:FUNCTION'`, the Python file that its publisher provides with this folder, or, from Python, "
-                "give `module`"
+                "`code='FILE.py:FUNCTION'`, the Python file that its publisher provides with this folder, or the name that "
+                "its README.md gives, such as timm:NAME, or, from Python, give `module`"
             )
         return name
 
