@@ -112,8 +112,10 @@ def _joined(earlier: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _seeds(entry: Mapping[str, Any]) -> set[str]:
-    ours = entry["metrics"].get("accuracy", {}).get("ours")
-    return set() if ours is None else set(ours["by_seed"])
+    """The seeds of its accuracy; of all its metrics if it has none, as a row of speeds or divergences."""
+    metrics = entry["metrics"]
+    chosen = [metrics["accuracy"]] if "accuracy" in metrics else [*metrics.values()]
+    return {seed for each in chosen if each["ours"] is not None for seed in each["ours"]["by_seed"]}
 
 
 def _run_chain(make: Callable[[Any, int], Any], pair: Any, seed: int, device: str) -> str:

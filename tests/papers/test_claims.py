@@ -162,5 +162,8 @@ def test_merging_keeps_the_seeds_that_have_no_cell_here():
         chains.merged([here], [experiment("d/t/row", accuracy=1.0)])[0]["metrics"]["accuracy"]["ours"]["mean"] == 27.0
     )
     unmeasured = {**here, "metrics": {"accuracy": claims.metric("%", {})}, "seconds": None}
+    speeds = claims.experiment("d/t/int8", {"speedup": claims.metric("times", {0: 2.0, 1: 3.0})}, **FIELDS)
+    for metrics in ({}, {"speedup": claims.metric("times", {})}):  # no cell here: a row without accuracy keeps its own
+        assert chains.merged([speeds], [claims.experiment("d/t/int8", metrics, **FIELDS)]) == [speeds]
     assert chains.merged([earlier], [unmeasured]) == [earlier]
     assert claims.check([merged]) == []
