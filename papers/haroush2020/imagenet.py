@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from datafree._core.files import read_weights, write_tensors
 from datafree.data import load
 from datafree.data.dataset import Dataset
 from datafree.evaluation.similarity import similarity
@@ -27,9 +28,9 @@ from datafree.quantization import Bits, calibrate, convert, integer_operators, r
 from datafree.releases.load import load_model
 from datafree.synthesis import methods
 from datafree.synthesis.synthetic_set import synthesize
-from papers.cells import measure, read_cell
 from papers.chains import PRECISION
 from papers.claims import metric
+from papers.haroush2020.chain import RowsOfSeed
 from papers.haroush2020.rows import Pair
 
 __all__ = ["Imagenet", "efficientnet_lite0", "metrics_of", "settings"]
@@ -68,31 +69,12 @@ def settings(pair: Pair, row: str) -> dict[str, Any]:
     return result | ({"measured": pair.measured} if row == "similarity" else {})
 
 
-class Imagenet:
+class Imagenet(RowsOfSeed):
     """All rows of one seed, which decides the images that ranges are chosen on."""
 
-    def __init__(
-        self, pair: Pair, seed: int, work: Path, data_dir: str | None, weights: Path, device: str,  # noqa: ARG002
-        rows: tuple[str, ...] = (),
-    ):  # fmt: skip
-        self.pair, self.seed, self.device, self.data_dir = pair, seed, device, data_dir
-        self.rows = rows or pair.rows
-        self.folder = work / pair.id / f"seed-{seed}"
-        self.train, self.test = (load("cifar10", split, data_dir=data_dir) for split in ("train", "test"))
-        if pair.limit is not None:
-            self.test = self.test.subset(pair.limit)
+    DATA = "cifar10"
 
-    def run(self, say: Any) -> None:
-        for row in self.rows:
-            row_settings = settings(self.pair, row)
-            if read_cell(self.folder, row, row_settings) is None:
-                measure(self, row, row_settings, say)
-
-    def row(self, name: str) -> dict[str, Any]:
-        if name in ("int8", "similarity"):
-            return getattr(self, f"row_{name}")()
-        bits, _, source = name.partition("/")
-        return self.quantized(bits, source)
+    settings = staticmethod(settings)
 
     @cached_property
     def network(self) -> Network:
@@ -120,12 +102,12 @@ class Imagenet:
     @cached_property
     def expected(self) -> Tensor:
         """The class of every test image in float32, measured once for all seeds."""
-        path = self.folder.parent / f"float32-{len(self.test)}.pt"
+        path = self.folder.parent / f"float32-{len(self.test)}.safetensors"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             classes = torch.cat([self.network.predict(part).argmax(1) for part in self.test_images()])
-            torch.save(classes, path)
-        return torch.load(path, weights_only=True)
+            write_tensors(path, {"classes": classes}, {}, kind="weights")
+        return read_weights(path)["classes"]
 
     def agreement(self, classes: Tensor) -> float:
         """Share of the test images whose class is that of float32, in %."""

@@ -52,11 +52,12 @@ from datafree.quantization import (  # fmt: skip
 from datafree.releases.load import load_model
 from datafree.synthesis import methods
 from datafree.synthesis.synthetic_set import synthesize
-from papers.cells import cells_by_seed, deviations, measure, provenance, read_cell
+from papers.cells import cells_by_seed, deviations, provenance
 from papers.chains import arguments
 from papers.chains import run as run_chains
 from papers.claims import ACCURACY, experiment, metric
 from papers.haroush2020 import imagenet
+from papers.haroush2020.chain import RowsOfSeed
 from papers.haroush2020.rows import BUDGETS, FIELD, Pair
 
 HERE = Path(__file__).resolve().parent
@@ -103,31 +104,12 @@ def method(pair: Pair, source: str) -> Any:
     return methods.from_name(source, **options)
 
 
-class Chain:
+class Chain(RowsOfSeed):
     """All rows of one network and one seed."""
 
-    def __init__(
-        self, pair: Pair, seed: int, work: Path, data_dir: str | None, weights: Path, device: str,
-        rows: tuple[str, ...] = (),
-    ):  # fmt: skip
-        self.rows = rows or pair.rows
-        self.pair, self.seed, self.device, self.weights, self.data_dir = pair, seed, device, weights, data_dir
-        self.folder = work / pair.id / f"seed-{seed}"
-        self.train, self.test = (load(pair.data, split, data_dir=data_dir) for split in ("train", "test"))
-        if pair.limit is not None:
-            self.test = self.test.subset(pair.limit)
+    ALONE = ("fp32", "int8", "similarity")
 
-    def run(self, say: Any) -> None:
-        for row in self.rows:
-            row_settings = settings(self.pair, row)
-            if read_cell(self.folder, row, row_settings) is None:
-                measure(self, row, row_settings, say)
-
-    def row(self, name: str) -> dict[str, Any]:
-        if name in ("fp32", "int8", "similarity"):
-            return getattr(self, f"row_{name}")()
-        bits, _, source = name.partition("/")
-        return self.quantized(bits, source)
+    settings = staticmethod(settings)
 
     @cached_property
     def network(self) -> Network:

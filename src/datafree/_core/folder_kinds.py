@@ -17,6 +17,7 @@ __all__ = [
     "EXPORTED",
     "NO_COPY",
     "QUANTIZED",
+    "cache_repository",
     "check_original",
     "is_comparison",
     "is_onnx",
@@ -24,7 +25,6 @@ __all__ = [
     "is_release",
     "is_zoo",
     "no_release",
-    "snapshot_of",
     "without_logs",
 ]
 
@@ -93,18 +93,22 @@ def no_release(folder: Path) -> str:
                 f"{folder} was written by datafree {verb} and holds no network, expected a release; name the folder of the "
                 "network that was measured"
             )
-    if (snapshot := snapshot_of(folder)) is not None:
-        return f"{folder} is a repository of the Hugging Face cache, expected one of its snapshots; give {snapshot}"
+    if (repository := cache_repository(folder)) is not None:
+        return repository
     return f"{folder} has no config.json, expected a release; make one with datafree train, distill or pack"
 
 
-def snapshot_of(folder: Path) -> Path | None:
-    """The snapshot that a repository in the Hugging Face cache calls main, or its first one; None for any other folder."""
+def cache_repository(folder: Path) -> str | None:
+    """A message about a repository in the Hugging Face cache, with the snapshot that it calls main, or its first one; None
+    for any other folder.
+    """
     with suppress(OSError, UnicodeDecodeError):
         names = sorted(path.name for path in (folder / "snapshots").iterdir() if path.is_dir())
         main = folder / "refs" / "main"
         current = main.read_text()[:100].strip() if main.is_file() and main.stat().st_size < 100 else ""
-        return folder / "snapshots" / (current if current in names else names[0]) if names else None
+        if names:
+            snapshot = folder / "snapshots" / (current if current in names else names[0])
+            return f"{folder} is a repository of the Hugging Face cache, expected one of its snapshots; give {snapshot}"
     return None
 
 

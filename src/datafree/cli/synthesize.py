@@ -139,20 +139,20 @@ def estimate(
     if not is_optimised(method) or network.device.type != "cpu":
         return None
     chunks = -(-images // chunk)
-    made = 0 if out is None else shards_in(out, chunks)
-    if made == chunks:
+    existing = 0 if out is None else shards_in(out, chunks)
+    if existing == chunks:
         return None
-    cost, remaining = step_cost(network, all_threads=all_threads), images - made * chunk
+    cost, remaining = step_cost(network, all_threads=all_threads), images - existing * chunk
     if all_threads:
         check_cost(cost.bytes(chunk), f"making {chunk:,} images at a time", otherwise="give fewer `images`")
-    count = 1 if all_threads else fitting_workers(cost, chunk, chunks - made, workers, started=made > 0)
+    count = 1 if all_threads else fitting_workers(cost, chunk, chunks - existing, workers, started=existing > 0)
     seconds = cost.duration(remaining, chunk, count, getattr(method, "settings", method).steps)
     needed = count * cost.bytes(chunk)
     if seconds <= QUICK and needed <= SMALL:
         return None
     at_once = f"{count} x {chunk:,}" if count > 1 else f"{chunk:,}"
     threads = "" if all_threads else " on one thread each" if count > 1 else " on one thread"
-    subject = f"{'the other ' if made else ''}{remaining:,} images"
+    subject = f"{'the other ' if existing else ''}{remaining:,} images"
     return f"estimate for {subject}: {duration(seconds)}, {in_words(needed)} of memory; {at_once} at a time{threads}"
 
 

@@ -187,13 +187,11 @@ def calibrate(
         else:
             _check_unrounded(quantized, network, pixels[:CHECKED])
             _choose_on_images(quantized, pixels, progress)
-        exact = _exact_weights(quantized)
         means = _means(quantized, pixels) if pixels is not None and correct_bias == "empirical" else None
-        if rounding == "squant":
-            _round_by_squant(quantized)
+        exact = _round_by_squant(quantized) if rounding == "squant" else {}
         if correct_bias == "analytic":
             _correct_by_moments(quantized, by_node, exact)
-        elif means is not None:
+        elif pixels is not None and means is not None:
             _correct_on_images(quantized, pixels, means)
         round_biases(quantized)
     return quantized
@@ -245,30 +243,26 @@ def _choose_by_moments(quantized: Quantized, by_node: dict[str, ActivationMoment
         step.set(*covering(low, high, step.quant_max))
 
 
-def _exact_weights(quantized: Quantized) -> dict[str, Tensor]:
-    """The weight of every rounded layer before it is rounded, by the layer's node."""
-    return {
-        node.name: parameter_of(quantized.graph, node.args[1]).detach().clone() for node, _, _ in quantized.layers()
-    }
-
-
-def _round_by_squant(quantized: Quantized) -> None:
-    """Moves every weight to the level of its grid that SQuant chooses, in place."""
+def _round_by_squant(quantized: Quantized) -> dict[str, Tensor]:
+    """Moves every weight to the level of its grid that SQuant chooses, in place. Returns the weights before, by node."""
+    exact = {}
     for node, _, grid in quantized.layers():
         weight, step = parameter_of(quantized.graph, node.args[1]), grid.step.detach()
-        levels = squant(weight.detach(), step, grid.quant_max)
-        weight.data = levels * step.view(-1, *[1] * (weight.ndim - 1))
+        exact[node.name] = weight.detach()
+        weight.data = squant(weight.detach(), step, grid.quant_max) * step.view(-1, *[1] * (weight.ndim - 1))
+    return exact
 
 
 def _correct_by_moments(quantized: Quantized, by_node: dict[str, ActivationMoments], exact: dict[str, Tensor]) -> None:
-    """Subtracts from each bias the mean error of the rounded weights, for the layer's mean input according to batch
-    norms.
+    """Subtracts from each bias the mean error of the rounded weights, for the layer's mean input according to batch norms.
+
+    `exact` are the weights before they were rounded, of the nodes whose weights were replaced.
     """
     for node, _, grid in quantized.layers():
         source = behind(node.args[0])
         if source.name in by_node and len(node.args) > 2 and node.args[2] is not None:
             weight = parameter_of(quantized.graph, node.args[1])
-            error = weighed(node, grid(weight) - exact[node.name], by_node[source.name].mean)
+            error = weighed(node, grid(weight) - exact.get(node.name, weight), by_node[source.name].mean)
             if error is not None:
                 parameter_of(quantized.graph, node.args[2]).data -= error
 
@@ -364,11 +358,10 @@ def _means(quantized: Quantized, pixels: Tensor) -> dict[str, Tensor]:
     return exact.means
 
 
-def _correct_on_images(quantized: Quantized, pixels: Tensor | None, means: dict[str, Tensor]) -> None:
+def _correct_on_images(quantized: Quantized, pixels: Tensor, means: dict[str, Tensor]) -> None:
     """Subtracts the mean error of rounded weights from the biases, layer by layer, with the layers before already
     corrected. `means` are those of the network that is not rounded.
     """
-    assert pixels is not None
     for step in quantized.steps():
         step.rounding = step.by_channel
     _Means(quantized.graph, _corrected_layers(quantized), means).run(pixels[: 8 * BATCH])

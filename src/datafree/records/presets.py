@@ -63,13 +63,12 @@ def statistics(name: str, network: Network, counts: Sequence[int], *, leak: floa
 
 
 def _pairs(name: str, network: Network, counts: Sequence[int], leak: float) -> Choice:
-    top = _top(network)
     if name == "small":
-        return [(InputMoments(per="channel"), None), top]
+        return [(InputMoments(per="channel"), None), _top(network)]
     if name == "safe":
         return [(InputMoments(per="channel"), None), (budgeted(network, counts, leak), (tap_names.INPUT,))]
     if name == "sharp":
-        return [(InputMoments(), None), top, (_low_rank(network, 32), (tap_names.INPUT,))]
+        return [(InputMoments(), None), _top(network), (_low_rank(network, 32), (tap_names.INPUT,))]
     if name == "best":
         return best(network)
     if name == "paper":

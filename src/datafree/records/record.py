@@ -291,8 +291,8 @@ def record(
     if leak_allowed is not None and dataset is not None:
         plan = _plan(network, statistics)
         if add_to is not None:
-            kept = {name: entry for name, entry in add_to.entries.items() if name not in plan}
-            earlier = replace(add_to, entries=kept).released_statistics(network)
+            other_entries = {name: entry for name, entry in add_to.entries.items() if name not in plan}
+            earlier = replace(add_to, entries=other_entries).released_statistics(network)
         _keep_promise(_forecast_released(network, plan, dataset), earlier, leak_allowed)  # before the pass
     result = _record(network, dataset, statistics, state, progress, answered)
     if leak_allowed is not None:

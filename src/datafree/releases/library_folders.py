@@ -15,7 +15,7 @@ from torch import nn
 from .._core import memory
 from .._core.errors import UserError, cut, out_of_memory
 from .._core.files import read_json
-from .._core.folder_kinds import snapshot_of
+from .._core.folder_kinds import cache_repository
 from .._core.optional_packages import first_line
 from ..models.class_names import MOST_CLASSES
 
@@ -37,17 +37,15 @@ _COUNTS = re.compile(r"layers|blocks|depth|stages|repeats|num_hidden_layers")
 
 def check_folder(folder: str) -> None:
     """Raises UserError unless this is a folder with a config.json. Imports nothing."""
-    if not folder or not os.path.isfile(
-        Path(folder) / "config.json"
-    ):  # Path.is_file raises for names that are too long
-        if folder and (snapshot := snapshot_of(Path(folder))) is not None:
-            raise UserError(
-                f"{folder} is a repository of the Hugging Face cache, expected one of its snapshots; give {snapshot}"
-            )
-        raise UserError(
-            f"no config.json in the folder {cut(folder)!r}, expected a folder as save_pretrained writes it; nothing is "
-            "downloaded here: download the network first, and give its folder"
-        )
+    # Path.is_file raises for names that are too long
+    if folder and os.path.isfile(Path(folder) / "config.json"):
+        return
+    if folder and (repository := cache_repository(Path(folder))) is not None:
+        raise UserError(repository)
+    raise UserError(
+        f"no config.json in the folder {cut(folder)!r}, expected a folder as save_pretrained writes it; nothing is "
+        "downloaded here: download the network first, and give its folder"
+    )
 
 
 def weights_of(folder: str) -> Path:

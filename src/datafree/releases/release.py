@@ -597,7 +597,7 @@ def _how_to_open(network: Network, listed: ListedCode | None) -> list[str]:
 
 def _how_to_trust(listed: ListedCode) -> list[str]:
     """Lines on the code in the folder, and how to open the release with and without trust in it."""
-    own = f"FILE.py:{listed.call.partition(':')[2]}"
+    copied_code = f"FILE.py:{listed.call.partition(':')[2]}"
     return [
         "",
         "## Use",
@@ -612,7 +612,7 @@ def _how_to_trust(listed: ListedCode) -> list[str]:
         "- `datafree inspect THIS_FOLDER` describes the release, and runs nothing",
         "- `datafree evaluate THIS_FOLDER --data DATA --trust`",
         "- without trust, a copy of your own builds it: "
-        + markdown(f"datafree evaluate THIS_FOLDER --data DATA --code {shlex.quote(own)}", code=True),
+        + markdown(f"datafree evaluate THIS_FOLDER --data DATA --code {shlex.quote(copied_code)}", code=True),
         "",
         'From Python: `datafree.load_model("THIS_FOLDER", trust=True)`, or with a module of that architecture, '
         '`datafree.load_model("THIS_FOLDER", module=MODULE)`.',

@@ -149,11 +149,8 @@ def _measured(network: Network, all_threads: bool) -> StepCost:
             began = time.perf_counter()
             _gradient(network, timed)
             seconds = (time.perf_counter() - began) / timed
-    except (
-        RuntimeError,
-        ValueError,
-        IndexError,
-    ):  # it does not take its images, or has no gradient, which is refused later
+    except (RuntimeError, ValueError, IndexError):
+        # it does not take its images, or has no gradient, which is refused later
         return StepCost(0, 0, 0.0)
     (one, _), (two, largest) = kept
     copies = 6 * FLOAT32 * network.spec.pixels  # pixels, their gradient, Adam's moments and what it computes

@@ -61,9 +61,9 @@ class Distribution(Settings):
         distribution = self._distribution(teacher, record)
         if not isinstance(distribution, Censored):
             workers = classes_at_a_time(torch.get_num_threads() if workers is None else workers, teacher.spec.pixels)
-            with stage(progress, "fit the pixels of each class") as shown:
+            with stage(progress, "fit the pixels of each class") as report:
                 distribution = fit_censored(
-                    distribution.mean, distribution.covariance, rank=self.rank, workers=workers, progress=shown
+                    distribution.mean, distribution.covariance, rank=self.rank, workers=workers, progress=report
                 )
         return BoundDistribution(self, teacher, distribution).with_accepted_warps()
 
