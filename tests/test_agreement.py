@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from scipy.stats import binomtest
 from torch.nn.functional import one_hot
 
-from datafree.models.agreement import Agreement, agreement
+from datafree._core.errors import UserError
+from datafree.models.agreement import Agreement, agreement, interval, interval_in_words
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -34,3 +37,15 @@ def test_a_student_that_gives_one_class_agrees_as_often_as_an_unrelated_network(
     measured = of([0] * 60 + [1] * 20 + [2] * 10 + [3] * 10, [0] * 100)
     assert measured.equal == 60.0
     assert measured.warning == "chance agreement is 60 % for these class frequencies"
+
+
+@pytest.mark.parametrize(("percent", "images"), [(0, 10), (100, 10), (50, 2), (91.73, 10_000), (90, 10), (33.3333, 3)])
+def test_the_interval_is_the_exact_one_of_a_binomial_test(percent, images):
+    expected = binomtest(round(percent / 100 * images), images).proportion_ci(method="exact")
+    assert interval(percent, images) == pytest.approx((100 * expected.low, 100 * expected.high), abs=1e-6)
+
+
+def test_the_interval_in_words_and_of_no_images():
+    assert interval_in_words(90.0, 10) == "95 % interval 55.5 to 99.7"
+    with pytest.raises(UserError, match=r"^images: got 0, expected at least 1; measure on some images$"):
+        interval(50.0, 0)

@@ -12,6 +12,7 @@ from datafree._core.files import read_json, sha256_file
 from datafree._core.optional_packages import quiet
 from datafree.distillation import training_loop
 from datafree.evaluation.accuracy import evaluate
+from datafree.models.agreement import interval_in_words
 from datafree.releases.load import load_model
 from datafree.runs.run_log import RunLog
 
@@ -49,7 +50,8 @@ def test_it_writes_what_runs_and_says_what_it_is_worth(command, here, digits):
     assert own["settings"]["images"] == 256 and result["images"] == 64
     told = "Ranges chosen on 64 synthetic images (bns), all there are; no training image was used."
     assert told in done.out and told in (here / "int8" / "README.md").read_text()
-    assert result["converted"]["largest"] == 0
+    largest = result["converted"]["largest_logit"]
+    assert result["converted"]["largest"] == 0 and largest > 1
     assert result["exported"]["equal"] >= 98 and result["exported"]["images"] == 64
     assert result["integer_operators"]["QLinearConv"] == 2
     assert result["speed"]["quantized_bytes"] == (here / "int8" / "model.onnx").stat().st_size
@@ -58,10 +60,12 @@ def test_it_writes_what_runs_and_says_what_it_is_worth(command, here, digits):
     )
     assert found["agreement"] > 97 and abs(found["accuracy"] - result["original"]["accuracy"]) < 2
     for line in (
-        "size: ", "speed: ", "integer operators: 1 QLinearAveragePool, 2 QLinearConv",
-        "converted and simulated network: largest logit difference 0, argmax equal on 100.00 % of 64 images",
+        "size: ", "speed: ", "operators: 1 QLinearAveragePool, 2 QLinearConv",
+        f"converted and simulated network: largest logit difference 0 of logits up to {largest:.2g}, argmax equal on "
+        "100.00 % of 64 images",
         f"accuracy {found['accuracy']:.2f} % (original {result['original']['accuracy']:.2f} %) on 500 test images of "
-        f"digits; agreement with the original {found['agreement']:.2f} %",
+        f"digits, {interval_in_words(found['accuracy'], 500)}; agreement with the original {found['agreement']:.2f} %, "
+        f"{interval_in_words(found['agreement'], 500)}",
     ):  # fmt: skip
         assert line in done.out
     assert "simulated: no kernels" not in done.out

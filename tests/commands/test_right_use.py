@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from datafree._core.files import read_json, read_tensors
 from datafree.cli import demo
 from datafree.distillation.distill import Distillation
 from datafree.distillation.training_loop import Schedule
+from datafree.models.input_spec import InputSpec
+from datafree.releases.load import new_model
+from datafree.releases.release import write_release
 from datafree.synthesis import methods
 
 from .conftest import tree
@@ -498,3 +503,17 @@ def test_without_labels_a_report_claims_no_accuracy(command, here):
     page = (here / "plain.html").read_text()
     assert "No accuracy was measured, because no labelled data was given." in page
     assert "Accuracy on" not in page
+
+
+def test_classes_without_names_are_shown_with_the_names_of_the_data(command, here):
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (here / "photos" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(here / "photos" / name / f"{number}.png")
+    spec = InputSpec(shape=(1, 8, 8), classes=("0", "1"))
+    write_release(here / "bare", new_model("hinton4", spec, seed=0))
+    done = command("evaluate bare --data photos --split all")
+    assert done.code == 0
+    assert re.search(r"on 6 images of photos \(all\), 95 % interval \d+\.\d to \d+\.\d$", done.out, re.MULTILINE)
+    assert re.search(r"^  cat: [\d.]+ %$", done.out, re.MULTILINE) and re.search(r"^  dog: ", done.out, re.MULTILINE)

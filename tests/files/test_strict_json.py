@@ -34,7 +34,7 @@ def test_the_spelling_is_canonical_and_comes_back(tmp_path):
         ("null", "expected a JSON object"),
         ("", "is not valid"),
         ('{"a":1} x', "is not valid"),
-        ("\ufeff{}", "is not valid"),
+        ("\ufeff{}", "byte-order mark, expected UTF-8 without one; save it as such"),
         ('{"a":"' + "x" * (4 << 20) + '"}', "expected at most 4,194,304"),
     ],
 )

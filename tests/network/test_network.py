@@ -191,3 +191,8 @@ def test_ranges_with_256_levels_are_taken(ends):
     spec = InputSpec(shape=(1, 4, 4), classes=("a", "b"), low=ends[0], high=ends[1])
     levels = torch.lerp(torch.tensor(spec.low), torch.tensor(spec.high), torch.linspace(0, 1, 256))
     assert len(levels.unique()) == 256
+
+
+def test_a_network_prints_as_one_line(tiny):
+    network = tiny("norm", classes=4)
+    assert repr(network) == f"Network(tiny; {network.parameters:,} parameters, input 1 x 4 x 4, 4 classes)"

@@ -91,8 +91,8 @@ def test_any_number_of_images_is_taken(count, exported, unseen):
 def test_a_check_is_the_largest_difference_and_the_share_of_equal_argmax():
     one = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 2.0], [0.0, 5.0]])
     other = one + torch.tensor([[0.0, 0.0], [0.25, 0.0], [0.0, 1.5], [0.0, 0.0]])
-    assert check(one, other) == Check(4, 1.5, 75.0)
-    assert check(one, one) == Check(4, 0.0, 100.0)
+    assert check(one, other) == Check(4, 1.5, 75.0, 5.0)
+    assert check(one, one) == Check(4, 0.0, 100.0, 5.0)
 
 
 def test_more_than_8_bits_run_in_onnxruntime(exported, unseen):

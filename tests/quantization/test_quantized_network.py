@@ -113,7 +113,7 @@ def test_an_evaluation_of_another_network_is_refused_and_one_alone_is_enough(by_
             by_default.save(tmp_path / "int8", **{name: wrong})
     assert not (tmp_path / "int8").exists()
     card = (by_default.save(tmp_path / "int8", evaluation=scores) / "README.md").read_text()
-    assert f"- accuracy {scores.accuracy:.2f} % on {scores.images:,} test images\n" in card
+    assert f"- accuracy {scores.accuracy:.2f} % on {scores.images:,} test images, 95 % interval " in card
 
 
 def test_the_same_result_again_changes_nothing_and_another_one_is_refused(by_default, normed, tmp_path):

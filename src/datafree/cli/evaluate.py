@@ -49,6 +49,8 @@ def evaluate(
         A folder for run.json, which holds the numbers, what they were measured on and how; only printed by default.
     """
     from ..evaluation import accuracy
+    from ..models.agreement import interval_in_words
+    from ..models.class_names import are_bare
     from ..runs.output_folder import EVALUATION_FOLDER, output_folder
     from ..runs.run_log import RunLog
 
@@ -84,16 +86,21 @@ def evaluate(
         if folder is not None:
             log.write(folder, {"evaluation": asdict(scores)})
     result({"evaluation": asdict(scores), "classes": network.spec.classes})
-    print(f"accuracy {scores.accuracy:.2f} % on {scores.images:,} images of {data.data} ({split})")
+    words = interval_in_words(scores.accuracy, scores.images)
+    print(f"accuracy {scores.accuracy:.2f} % on {scores.images:,} images of {data.data} ({split}), {words}")
     if warning := accuracy.doubt(scores.accuracy, scores.images, len(network.spec.classes)):
         print(f"  warning: {warning}")
     say_fit(network, measured)
-    for name, value in zip(network.spec.classes, scores.by_class, strict=True):
+    classes = network.spec.classes
+    if are_bare(classes) and len(measured.classes) == len(classes):  # matched by position: the data's names say more
+        classes = measured.classes
+    for name, value in zip(classes, scores.by_class, strict=True):
         print(f"  {name}: no images" if value is None else f"  {name}: {value:.2f} %")
     if scores.agreement is not None and other is not None:
         if other.spec.shape != network.spec.shape:
             say_size(other, measured)
-        print(f"agreement with {teacher}: {scores.agreement:.2f} %")
+        words = interval_in_words(scores.agreement, scores.images)
+        print(f"agreement with {teacher}: {scores.agreement:.2f} %, {words}")
 
 
 def _coded(teacher: str, code: str | None, trust: bool) -> Model:

@@ -174,8 +174,8 @@ def _read(network: Network, name: str, images: int | None, options: Data, run: R
 
 
 def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data, test: Dataset | None) -> None:
-    from ..models.agreement import NO_ACCURACY
-    from ..quantization.folder import exported_difference, images_used, simulation
+    from ..models.agreement import NO_ACCURACY, interval_in_words
+    from ..quantization.folder import exported_difference, images_used, of_range, simulation
     from ..releases.processors import processor_lines
 
     speed, operators = result["speed"], dict(result["integer_operators"])
@@ -190,8 +190,7 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
     print(
         f"speed: {milliseconds(speed['original_ms'])} -> {milliseconds(speed['quantized_ms'])} for {speed['batch']} images "
         f"on {speed['threads']} thread{'s' * (speed['threads'] != 1)} of onnxruntime, {speed['faster']:.2f} times as fast; "
-        f"integer operators: {kinds}; "
-        f"others: {other}"
+        f"operators: {kinds} in integers, {other} others"
     )
     if speed["faster"] < 1 and result["simulated"]:
         print(
@@ -219,7 +218,7 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
     for form in ("converted", "exported"):
         entry = result[form]
         print(
-            f"{form} and simulated network: largest logit difference {entry['largest']:.2g}, "
+            f"{form} and simulated network: largest logit difference {entry['largest']:.2g}{of_range(entry)}, "
             f"argmax equal on {entry['equal']:.2f} % of {entry['images']:,} images"
         )
     if exported_difference(result) is not None:
@@ -230,7 +229,8 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
             say_fit(network, test)
         print(
             f"accuracy {entry['accuracy']:.2f} % (original {original['accuracy']:.2f} %) on {entry['images']:,} test "
-            f"images of {data.data}; agreement with the original {entry['agreement']:.2f} %"
+            f"images of {data.data}, {interval_in_words(entry['accuracy'], entry['images'])}; agreement with the original "
+            f"{entry['agreement']:.2f} %, {interval_in_words(entry['agreement'], entry['images'])}"
         )
     else:
         entry = result["agreement_on_its_own_images"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from .._core.errors import UserError
 from .behaviour import check_finite
 
-__all__ = ["NO_ACCURACY", "Agreement", "Evaluation", "agreement"]
+__all__ = ["NO_ACCURACY", "Agreement", "Evaluation", "agreement", "interval"]
 
 ONE_CLASS = 0.9
 """Share of the teacher's answers in one class from which an agreement is not informative."""
@@ -61,6 +61,27 @@ class Evaluation:
                     f"{parameter}: got one of another {role} (fingerprint {str(got)[:12]}), expected {str(expected)[:12]}; "
                     f"give {do}"
                 )
+
+
+def interval(percent: float, images: int) -> tuple[float, float]:
+    """The 95 % interval, in %, of a share in % that was counted on `images` images drawn at random.
+
+    It is exact for every count and share (Clopper and Pearson 1934). Raises UserError for no images.
+    """
+    from scipy.special import betaincinv
+
+    if images < 1:
+        raise UserError(f"images: got {images}, expected at least 1; measure on some images")
+    hits = round(percent / 100 * images)
+    low = 0.0 if hits == 0 else float(betaincinv(hits, images - hits + 1, 0.025))
+    high = 1.0 if hits == images else float(betaincinv(hits + 1, images - hits, 0.975))
+    return 100 * low, 100 * high
+
+
+def interval_in_words(percent: float, images: int) -> str:
+    """`95 % interval 90.3 to 94.9`."""
+    low, high = interval(percent, images)
+    return f"95 % interval {low:.1f} to {high:.1f}"
 
 
 def agreement(teacher: Tensor, student: Tensor, classes: Sequence[str]) -> Agreement:

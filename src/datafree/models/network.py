@@ -105,6 +105,11 @@ class Network:
         check_fields(self)
         object.__setattr__(self, "module", unwrapped(module))
 
+    def __repr__(self) -> str:
+        """Name, parameters, input and number of classes; the module's layers would fill pages."""
+        size, classes = " x ".join(map(str, self.spec.shape)), len(self.spec.classes)
+        return f"Network({self.name}; {self.parameters:,} parameters, input {size}, {classes:,} classes)"
+
     @classmethod
     @checked
     def from_pretrained(

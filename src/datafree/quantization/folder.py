@@ -29,7 +29,7 @@ from .._core.files.paths import MARKER
 from .._core.folder_kinds import is_quantized
 from .._core.text import markdown
 from .._core.version import VERSION
-from ..models.agreement import NO_ACCURACY
+from ..models.agreement import NO_ACCURACY, interval_in_words
 from ..models.network import Network
 from ..releases.bits import Bits
 from ..releases.processors import processor_lines
@@ -40,6 +40,7 @@ __all__ = [
     "card",
     "exported_difference",
     "is_quantized",
+    "of_range",
     "put_in_place",
     "write_program",
     "write_quantized",
@@ -140,7 +141,7 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
         f"- `model.onnx`: {speed['quantized_bytes']:,} bytes, {100 * speed['smaller']:.1f} % of the original as ONNX",
         f"- {speed['faster']:.2f} times as fast as the original, {speed['batch']} images at a time on "
         f"{speed['threads']} thread{'s' * (speed['threads'] != 1)} of onnxruntime, both in one run",
-        f"- integer operators: {sum(operators.values())}, others: {other}",
+        f"- operators: {sum(operators.values())} in integers, {other} others",
     ]
     if "rounding" in result:
         lines.append(f"- {ROUNDINGS[result['rounding']]}")
@@ -163,7 +164,10 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
         beside = "" if original is None else f" (original {original['accuracy']:.2f} %)"
         agreeing = scores.get("agreement")
         agreed = "" if agreeing is None else f"; agreement with the original {agreeing:.2f} %"
-        lines.append(f"- accuracy {scores['accuracy']:.2f} %{beside} on {scores['images']:,} test images{agreed}")
+        lines.append(
+            f"- accuracy {scores['accuracy']:.2f} %{beside} on {scores['images']:,} test images, "
+            f"{interval_in_words(scores['accuracy'], scores['images'])}{agreed}"
+        )
     else:
         agreement = result["agreement_on_its_own_images"]
         lines.append(
@@ -198,6 +202,11 @@ def images_used(sources: dict[str, Any]) -> str:
     sentence += f"; fine-tuned on {fine_tuning['description']}" if fine_tuning else ""
     all_synthetic = all(origin["synthetic"] for origin in sources.values())
     return sentence + ("; no training image was used." if all_synthetic else ".")
+
+
+def of_range(comparison: dict[str, Any]) -> str:
+    """` of logits up to 12`, for the largest difference in a comparison; empty for one of earlier versions."""
+    return f" of logits up to {comparison['largest_logit']:.2g}" if "largest_logit" in comparison else ""
 
 
 def exported_difference(result: dict[str, Any]) -> str | None:

@@ -89,6 +89,8 @@ class Check:
     largest: float
     equal: float
     """Share of images with equal argmax, in %."""
+    largest_logit: float
+    """Largest logit of the expected form, regardless of its sign: the scale of `largest`."""
 
 
 def check(expected: Tensor, logits: Tensor) -> Check:
@@ -96,7 +98,7 @@ def check(expected: Tensor, logits: Tensor) -> Check:
     for form_logits in (expected, logits):
         check_finite("one of the two forms", form_logits)
     equal = 100 * float((expected.argmax(1) == logits.argmax(1)).double().mean())
-    return Check(len(expected), float((expected - logits).abs().max()), equal)
+    return Check(len(expected), float((expected - logits).abs().max()), equal, float(expected.abs().max()))
 
 
 @dataclass(frozen=True)

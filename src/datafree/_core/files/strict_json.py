@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import math
@@ -82,6 +83,8 @@ def parse(data: bytes, subject: str, separators: int = MAX_SEPARATORS) -> Any:
     try:
         if _separators(data) > separators:
             raise ValueError(f"more than {separators:,} separators")
+        if data.startswith(codecs.BOM_UTF8):
+            raise UserError(f"{subject} begins with a byte-order mark, expected UTF-8 without one; save it as such")
         value = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_unique,
@@ -148,7 +151,8 @@ def read_sealed_json(path: str | os.PathLike[str], older: Collection[str]) -> di
     if digest is None:
         if further := value.keys() - set(older):
             raise UserError(
-                f"{str(path)!r} has no checksum, and a key {min(further)[:80]!r}; it is damaged; get it again"
+                f"{str(path)!r} has no checksum, and a key {min(further)[:80]!r}; it is damaged, or not a file of "
+                "ours; get it again, or check the path"
             )
         if is_format(value.get("format"), 1):  # another format is refused by the caller
             words = "has no checksum, as an earlier version wrote it: its content is not verified"
