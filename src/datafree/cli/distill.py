@@ -16,7 +16,7 @@ from .arguments import Data, Model, RecordedModel, Run, Start, Whole, WithCode, 
 from .loading import (
     check_code,
     check_record,
-    code_for_release,
+    code_for_student,
     code_of,
     code_of_settings,
     identity_of,
@@ -108,7 +108,7 @@ def distill(
         Release folder. With --weights, those weights are used instead of its own.
     student
         Zoo name, `half` (of the teacher's channels), `shallow` (fewer blocks), or file.py:function of your own; by
-        default the half that the papers use, where the zoo has one.
+        default the half that the papers use for a teacher of the zoo, otherwise `half`.
     out
         Release folder to write for the student.
     images
@@ -172,7 +172,7 @@ def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
             Release folder. With --weights or --record, those are used instead of its own.
         student
             Zoo name, `half` (of the teacher's channels), `shallow` (fewer blocks), or file.py:function of your own; by
-            default the half that the papers use, where the zoo has one.
+            default the half that the papers use for a teacher of the zoo, otherwise `half`.
         out
             Release folder to write for the student.
         epoch_images
@@ -230,7 +230,7 @@ def _distill(
         )  # fmt: skip
     plan = plan.with_temperature_of(earlier_settings(out))
     student_network, chosen, settings = plan.student, plan.chosen, plan.settings
-    code = code_for_release(name, student_network, with_code)
+    code = code_for_student(name, student_network, with_code, teacher=teacher, source=source)
     test = test_data(student_network, data, complete=real is not None)
     no_set = {"images": None} if "method" not in options else {}
     logged = {

@@ -84,7 +84,7 @@ def _release(path: Path, code: str | None, trust: bool) -> None:
         "kind": "release", "architecture": network.name, "parameters": network.parameters, "bytes": network.nbytes(),
         "fingerprint": network.fingerprint(), "input": spec.model_dump(mode="json"), "record": None,
     })  # fmt: skip
-    print(f"{path}: release of {network.name}, {network.parameters:,} parameters, {network.nbytes():,} bytes")
+    print(f"{path}: release of {network.title}, {network.parameters:,} parameters, {network.nbytes():,} bytes")
     print(
         f"  input {size_of(spec.shape)}, pixels in [{spec.low:g}, {spec.high:g}], mean {numbers(spec.mean)}, "
         f"std {numbers(spec.std)}" + (f", shifted in training on {numbers(spec.border)}" if spec.border else "")

@@ -15,7 +15,7 @@ from .._core.code_names import code_name
 from .._core.device import check_device
 from .._core.distributed import main_process
 from .._core.errors import Notice, UserError, cut
-from .._core.folder_kinds import CONDENSED, check_original, is_onnx, is_quantized
+from .._core.folder_kinds import CONDENSED, check_original, is_onnx, is_quantized, is_release
 from .._core.unused import Use, check_used, unused
 from .._core.user_code import class_file, code_files, file_imports
 from ..models.class_names import class_positions
@@ -39,6 +39,7 @@ __all__ = [
     "check_normalisation",
     "check_record",
     "code_for_release",
+    "code_for_student",
     "code_in",
     "code_of",
     "code_of_settings",
@@ -369,6 +370,21 @@ def code_for_release(name: str, network: Network, with_code: bool) -> ShippedCod
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)  # said when the network was made
         check_sources(code, network)
+    return code
+
+
+def code_for_student(
+    name: str, student: Network, with_code: bool, *, teacher: str, source: Model
+) -> ShippedCode | None:
+    """`code_for_release` for a student; one with fewer of its teacher's channels is built by the teacher's code."""
+    from ..releases.release import Release, check_sources
+
+    if not with_code or not student.reduced:
+        return code_for_release(name, student, with_code)
+    if not source.trust or source.code is not None or not is_release(teacher):
+        return code_for_release(student.name, student, with_code)
+    code = Release.open(teacher).code()
+    check_sources(code, student)
     return code
 
 

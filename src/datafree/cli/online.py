@@ -14,7 +14,7 @@ from .._core.errors import UserError
 from .arguments import Data, RecordedModel, Run, Start, WithCode, settings_of, without_condensed
 from .loading import (
     check_code,
-    code_for_release,
+    code_for_student,
     code_of,
     code_of_settings,
     identity_of,
@@ -89,7 +89,7 @@ def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str
             Release folder. With --weights, those weights are used instead of its own.
         student
             Zoo name, `half` (of the teacher's channels), `shallow` (fewer blocks), or file.py:function of your own; by
-            default the half that the papers use, where the zoo has one.
+            default the half that the papers use for a teacher of the zoo, otherwise `half`.
         out
             Release folder to write for the student.
         preset
@@ -154,7 +154,7 @@ def _distill(
     student_network, settings, condensed = plan.student, plan.settings, options["condensed"]
     replay: Any = plan.replay
     alignment: Any = plan.alignment
-    code = code_for_release(name, student_network, with_code)
+    code = code_for_student(name, student_network, with_code, teacher=teacher, source=source)
     test = test_data(student_network, data, complete=False)
     logged = {
         "teacher": teacher, "student": name, "learns_from": "a generator's images", "start": plan.start,

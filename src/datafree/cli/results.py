@@ -14,11 +14,11 @@ __all__ = ["say_accuracy", "say_batch", "say_learned", "say_size", "say_start"]
 def say_size(folder: Path, student: Network, teacher: Network) -> None:
     """Prints the number of parameters, beside the teacher's."""
     if not teacher.parameters:  # a quantized file does not tell
-        print(f"{student.name}: {student.parameters:,} parameters; in {folder}")
+        print(f"{student.title}: {student.parameters:,} parameters; in {folder}")
         return
     smaller = teacher.parameters / student.parameters
     words = f"{smaller:.2f} times fewer than" if smaller >= 1 else f"{1 / smaller:.2f} times as many as"
-    print(f"{student.name}: {student.parameters:,} parameters, {words} {teacher.name}; in {folder}")
+    print(f"{student.title}: {student.parameters:,} parameters, {words} {teacher.title}; in {folder}")
     if smaller < 1:
         print("  warning: the student is larger than its teacher")
 

@@ -83,7 +83,7 @@ class Training:
     provenance: Provenance = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DistilledNetwork(Network):
     """A student: a network with a description of its training."""
 
@@ -155,7 +155,7 @@ class DistillationPlan:
             agreement(logits, student.predict(pixels), self.teacher.spec.classes), self.chosen.warnings, world().size,
             self._provenance(time.perf_counter() - began),
         )  # fmt: skip
-        return DistilledNetwork(student.module, student.spec, student.name, student.output, training)
+        return DistilledNetwork(student.module, student.spec, student.name, student.output, student.reduced, training)
 
     def _provenance(self, seconds: float) -> Provenance:
         settings = {

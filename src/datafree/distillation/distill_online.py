@@ -111,7 +111,7 @@ class OnlineTraining:
     provenance: Provenance = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OnlineNetwork(Network):
     """A student: a network with a description of its training."""
 
@@ -179,7 +179,7 @@ class OnlinePlan:
         training = OnlineTraining(
             history, settings, self.replay, from_teacher, world().size, self._provenance(time.perf_counter() - began)
         )
-        return OnlineNetwork(student.module, student.spec, student.name, student.output, training)
+        return OnlineNetwork(student.module, student.spec, student.name, student.output, student.reduced, training)
 
     def _provenance(self, seconds: float) -> Provenance:
         identity = self.identity()

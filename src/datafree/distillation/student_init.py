@@ -7,6 +7,7 @@ not known what belongs together, the first channels are copied (after Samragh et
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 
 from .._core.errors import UserError
 from .._core.seeds import stream
+from ..models.channel_groups import ChannelGroup, Place, channel_groups
 from ..models.network import Network, copied, frozen
+from ..models.reducing import pass_blocks, passed_blocks
 from ..synthesis.generator import untrained
 from ..synthesis.scene import Scene
-from .channel_groups import ChannelGroup, Place, channel_groups
 
 __all__ = ["copy_teacher_channels", "init_student_from_teacher", "same_architecture"]
 
@@ -94,6 +96,12 @@ def _aligned(student: Network, teacher: Network) -> Network | None:
     """The teacher, or a copy of it without blocks that the student does not have; None for another architecture."""
     if _same_layers(student, teacher):
         return teacher
+    if passed := passed_blocks(student.module):
+        module = copied(teacher.module)
+        with suppress(AttributeError, KeyError):  # of a teacher without such blocks
+            pass_blocks(module, passed)
+        teacher = teacher.with_module(module)
+        return teacher if _same_layers(student, teacher) else None
     shallower = without_blocks(teacher, student)
     return shallower if shallower is not None and _same_layers(student, shallower) else None
 

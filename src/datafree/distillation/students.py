@@ -8,9 +8,13 @@ from typing import Any, Literal, TypeAlias
 from torch import nn
 
 from .._core.errors import UserError
+from .._core.folder_kinds import is_zoo
 from ..models import zoo
 from ..models.network import Network, copied
+from ..models.reducing import narrower, new_weights, shallower
 from ..releases.load import new_student_model, without_unused_output
+from ..synthesis.generator import untrained
+from ..synthesis.scene import Scene
 from .train_student import check_student
 
 __all__ = ["Provenance", "Start", "StudentLike", "new_student", "student_name"]
@@ -37,15 +41,19 @@ class Provenance:
     """Duration of the training."""
 
 
+REDUCED = ("half", "shallow")
 ADVICE = "name one, from the zoo or as file.py:function"
 
 
 def student_name(teacher: Network, student: str | None = None, advice: str = ADVICE) -> str:
     """The name of the student: `half` has half of the teacher's channels, `shallow` fewer blocks, None is the default.
 
-    Other names are returned as they are. Raises UserError if the zoo has no such network for this teacher.
+    Other names are returned as they are, and so are these two for a teacher that is not of the zoo. Raises UserError if the
+    zoo has no such network for this teacher.
     """
-    if student in ("half", "shallow"):
+    if student in REDUCED and not is_zoo(teacher.name):
+        return student
+    if student in REDUCED:
         name = zoo.narrower(teacher.name) if student == "half" else zoo.shallower(teacher.name)
         if name is None:
             raise UserError(
@@ -56,6 +64,8 @@ def student_name(teacher: Network, student: str | None = None, advice: str = ADV
     if student is not None:
         return student
     name = zoo.half(teacher.name)
+    if name is None and not is_zoo(teacher.name):
+        return "half"
     if name is None:
         raise UserError(f"no student named, and the zoo has no half of {teacher.name}; {advice}")
     return name
@@ -68,7 +78,10 @@ def new_student(student: StudentLike | None, teacher: Network, *, seed: int) -> 
     """
     if student is None or isinstance(student, str):
         name = student_name(teacher, student, f"{ADVICE}, or give a module")
-        network = new_student_model(name, teacher, seed=seed)
+        if name in REDUCED:
+            network = new_weights(_reduced(teacher, name, seed), seed=seed)
+        else:
+            network = new_student_model(name, teacher, seed=seed)
     elif isinstance(student, Network):
         network = student
     else:
@@ -79,3 +92,9 @@ def new_student(student: StudentLike | None, teacher: Network, *, seed: int) -> 
         return network
     network.check()
     return replace(network, module=copied(network.module).to(teacher.device))
+
+
+def _reduced(teacher: Network, name: str, seed: int) -> Network:
+    """The teacher with half of its channels or fewer blocks, for images of an untrained generator."""
+    teacher.check()
+    return narrower(teacher) if name == "half" else shallower(teacher, untrained(teacher, Scene(), seed=seed))

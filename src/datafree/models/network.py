@@ -69,6 +69,9 @@ class Network:
     """What builds it: a zoo name, or the user's `file.py:function`."""
     output: str | None
     """Which of several tensors that the module returns are the logits; None for the only one that fits."""
+    reduced: bool
+    """Whether it has fewer channels or blocks than its code builds, as the students `half` and `shallow` of a teacher that
+    is not of the zoo. It has those that are in its weights."""
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class Network:
         std: Channels = 1.0,
         low: float = 0.0,
         high: float = 1.0,
+        reduced: bool = False,
     ):
         if spec is None:
             spec = _spec(input_shape, classes, mean, std, low, high)
@@ -102,13 +106,14 @@ class Network:
         object.__setattr__(self, "spec", spec)
         object.__setattr__(self, "name", type(module).__name__ if name is None else name)
         object.__setattr__(self, "output", output_name(output))
+        object.__setattr__(self, "reduced", reduced)
         check_fields(self)
         object.__setattr__(self, "module", unwrapped(module))
 
     def __repr__(self) -> str:
         """Name, parameters, input and number of classes; the module's layers would fill pages."""
         size, classes = " x ".join(map(str, self.spec.shape)), len(self.spec.classes)
-        return f"Network({self.name}; {self.parameters:,} parameters, input {size}, {classes:,} classes)"
+        return f"{type(self).__name__}({self.title}; {self.parameters:,} parameters, input {size}, {classes:,} classes)"
 
     @classmethod
     @checked
@@ -154,7 +159,7 @@ class Network:
 
     def with_module(self, module: nn.Module) -> Network:
         """A network with this one's spec, name and output, and another module."""
-        return Network(module, self.spec, self.name, output=self.output)
+        return Network(module, self.spec, self.name, output=self.output, reduced=self.reduced)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Logits (N, classes) of pixels (N, C, H, W) in the spec's range. Raises UserError if the module returns no logits.
@@ -273,6 +278,11 @@ class Network:
         """The device of its weights; the CPU for a network without weights."""
         tensor = next(iter(self.module.parameters()), None)
         return tensor.device if tensor is not None else torch.device("cpu")
+
+    @property
+    def title(self) -> str:
+        """Its name, and whether it is reduced."""
+        return f"{self.name}, reduced" if self.reduced else self.name
 
     @property
     def parameters(self) -> int:

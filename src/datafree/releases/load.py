@@ -29,6 +29,7 @@ from ..models.behaviour import check_state
 from ..models.input_spec import InputSpec
 from ..models.network import PROBES, Network, copied, unwrapped
 from ..models.outputs import output_name
+from ..models.reducing import take_sizes
 from .builder_names import check_name, pack_command
 from .library_folders import check_named
 from .onnx_import import is_onnx, onnx_files, onnx_network
@@ -109,7 +110,7 @@ def load_model(
         spec, path = release.spec, weights or release.weights
         if module is not None:
             return _with_weights(
-                Network(module, release.spec, release.public_name, output=output),
+                Network(module, release.spec, release.public_name, output=output, reduced=release.reduced),
                 path,
                 key,
                 release if weights is None else None,
@@ -154,6 +155,8 @@ def load_model(
         if builder is not None and builder.place == "transformers":
             tensors = _named_as_built(architecture, builder, spec, tensors)
         network = _for_weights(architecture, spec, tensors, path, key, output, sources)
+    if release is not None:
+        network = replace(network, reduced=release.reduced)
     _load(network, tensors, path, key)
     network.module.eval()
     with _guarded(architecture, builder, sources), torch.sparse.check_sparse_tensor_invariants():
@@ -271,7 +274,7 @@ def without_unused_output(network: Network) -> Network:
     """The network, without its output if it returns none of that name in eval or training mode."""
     if network.output is None or network.has_output():
         return network
-    return Network(network.module, network.spec, network.name)
+    return replace(network, output=None)
 
 
 def built_by(sources: ShippedCode, user_network: Network, weights: dict[str, Tensor]) -> Network:
@@ -280,6 +283,7 @@ def built_by(sources: ShippedCode, user_network: Network, weights: dict[str, Ten
     Raises UserError if the code fails, or the weights do not fit.
     """
     network = _built(sources.call, user_network.spec, seed=0, output=user_network.output, sources=sources)
+    network = replace(network, reduced=user_network.reduced)
     _load(network, weights, "the network")
     network.module.eval()
     return network
@@ -407,6 +411,9 @@ def _load(network: Network, tensors: dict[str, Tensor], path: str | Path, key: s
     tensors = named_as_in({name: state[name] for name in state if name not in shared} or state, tensors, path, key)
     tensors = _untied(network, tensors, path)
     tensors = _without_unused(network.module, state, tensors)
+    if network.reduced:
+        take_sizes(network.module, {name: tensor.shape for name, tensor in tensors.items()})
+        state = network.module.state_dict()
     _check_weights(network.name, state, tensors, path)
     network.module.load_state_dict({**state, **_cast(state, tensors, path)})
 

@@ -152,6 +152,11 @@ class Release:
                 f"{folder / 'config.json'}: output: got {str(config['output'])[:40]!r}, expected the name of an output; get "
                 "it again"
             )
+        if not isinstance(config.get("reduced", False), bool):
+            raise UserError(
+                f"{folder / 'config.json'}: reduced: got {str(config['reduced'])[:40]!r}, expected true or false; "
+                "get it again"
+            )
         listed_in(config, folder / "config.json")
         return cls(folder, config)
 
@@ -159,6 +164,11 @@ class Release:
     def output(self) -> str | None:
         """Which of several tensors that the network returns are the logits; None for the only one that fits."""
         return self.config.get("output")
+
+    @property
+    def reduced(self) -> bool:
+        """Whether its network has fewer channels or blocks than its code builds; see `Network.reduced`."""
+        return bool(self.config.get("reduced", False))
 
     @property
     def notes(self) -> str:
@@ -340,6 +350,7 @@ def _write(folder: Path, network: Network, record: Record | None, notes: str, co
         "datafree": VERSION,
         **({"notes": notes} if notes else {}),
         **({} if network.output is None else {"output": network.output}),
+        **({"reduced": True} if network.reduced else {}),
         **({} if listed is None else {"code": listed.config()}),
     }
     weights = _weights(network)
@@ -662,6 +673,7 @@ def model_card(network: Network, record: Record | None, notes: str, code: Listed
         f" normalised by mean {list(spec.mean)} and std {list(spec.std)}",
         *([] if spec.border is None else [f"- border of shifted training images: {list(spec.border)}"]),
         f"- parameters: {network.parameters:,}",
+        *(["- reduced: it has fewer channels or blocks than its code builds"] * network.reduced),
         *([f"- {markdown(notes)}"] if notes else []),
         *_how_to_open(network, code),
     ]

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from .._core.errors import UserError
-from ..models import hooks
-from ..models.missing_layers import LAYERS
-from ..models.network import Network, copied
+from . import hooks
+from .missing_layers import LAYERS
+from .network import Network, copied
 
 __all__ = ["ChannelGroup", "Place", "channel_groups"]
 
@@ -54,12 +54,12 @@ class ChannelGroup:
 
 
 @torch.no_grad()
-def channel_groups(network: Network) -> list[ChannelGroup]:
+def channel_groups(network: Network, *, grouped: bool = False) -> list[ChannelGroup]:
     """The groups of a network, in the order of its layers. Empty if a layer is used more than once or cannot be watched, and
     if the pixels decide which layers are used.
 
-    Groups that contain a layer whose channels depend on each other in another way, such as a grouped convolution, are left
-    out.
+    Groups that contain a layer whose channels depend on each other in another way are left out. With `grouped`, all channels
+    of one group of a grouped convolution belong together; otherwise such groups are left out too.
     """
     try:
         order = hooks.order(network)
@@ -72,7 +72,7 @@ def channel_groups(network: Network) -> list[ChannelGroup]:
     sizes = _output_sizes(copy, modules)
     if sizes is None:
         return []
-    carried = _carried(copy, modules, sizes)
+    carried = _carried(copy, modules, sizes, grouped=grouped)
     return [] if carried is None else _groups(*carried)
 
 
@@ -98,7 +98,7 @@ Links = list[tuple[Place, Place, Tensor, Tensor]]
 
 
 def _carried(
-    network: Network, modules: dict[str, nn.Module], sizes: dict[str, torch.Size]
+    network: Network, modules: dict[str, nn.Module], sizes: dict[str, torch.Size], *, grouped: bool
 ) -> tuple[dict[Place, int], Links, set[Place]] | None:
     """The places with their sizes, the links between them, and places at which channels are mixed.
 
@@ -108,6 +108,7 @@ def _carried(
     read: dict[str, Tensor] = {}
     widths: dict[Place, int] = {}
     mixed: set[Place] = set()
+    links: Links = []
 
     def write(name: str, inputs: Tensor, *_: Any, **__: Any) -> Tensor:
         read[name] = inputs.transpose(1, _dim(modules[name], inputs)) if inputs.ndim > 2 else inputs
@@ -137,14 +138,15 @@ def _carried(
             writes, reads = Place(name, "out"), Place(name, "in")
             dim = _dim(module, torch.empty(1, *sizes[name]))
             widths[writes] = (1, *sizes[name])[dim]
-            if (
-                getattr(module, "groups", 1) > 1
-                or getattr(module, "transposed", False)
-                or not _is_plain(module, weight)
-            ):
+            if getattr(module, "transposed", False) or not _is_plain(module, weight):
                 mixed |= {writes, reads}
+            elif isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1:
+                if grouped:
+                    links += _links_of_groups(module, reads, writes)
+                    widths[reads] = module.in_channels
+                else:
+                    mixed |= {writes, reads}
             vars(module)["forward"] = partial(write, name)
-    links: Links = []
     for source in [place for place in widths if place.side == "out"]:
         codes = _codes(widths[source])
         written.clear()
@@ -166,6 +168,16 @@ def _carried(
             elif len(positions):
                 links.append((source, target, sources, positions))
     return widths, links, mixed
+
+
+def _links_of_groups(module: nn.modules.conv._ConvNd, reads: Place, writes: Place) -> Links:
+    """Each channel of a group of a convolution with the first one that the group writes or reads."""
+    inputs, outputs = module.in_channels // module.groups, module.out_channels // module.groups
+    read, written = torch.arange(module.in_channels), torch.arange(module.out_channels)
+    return [
+        (reads, writes, read, read // inputs * outputs),
+        (writes, reads, written, written // outputs * inputs),
+    ]
 
 
 def _readers(modules: dict[str, nn.Module], widths: dict[Place, int]) -> Iterator[Place]:
