@@ -5,14 +5,19 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from .network import Network, copied, frozen
 
 __all__ = ["channels_last"]
 
+FEW_CHANNELS = 16
+"""Input channels below which oneDNN, as it is in torch 2.13, computes the weights' gradients of strided 1 x 1 convolutions
+in channels-last format wrongly, or writes beyond its memory (oneDNN, issue 6035): 8 with AVX2, 16 with AVX-512."""
 MODES = ((2, False, False), (2, False, True), (17, False, False), (17, True, True))
 """(images in a batch, training mode, gradients): a network's forward may differ in each."""
 
@@ -21,9 +26,10 @@ MODES = ((2, False, False), (2, False, True), (17, False, False), (17, True, Tru
 def channels_last(*networks: Network) -> Iterator[None]:
     """Puts four-dimensional weights into channels-last format inside the block, for networks that run with it.
 
-    A network that, for example, calls `view` on a convolution's output does not, and is left unchanged. Values do not
-    change, only their place in memory; sums may be computed in another order. Afterwards each tensor has its own memory
-    again, which others may share, with the values that the block left.
+    A network that, for example, calls `view` on a convolution's output does not, and is left unchanged. One with strided
+    1 x 1 convolutions of few channels is put into contiguous format on a CPU, since their gradients are wrong otherwise.
+    Values do not change, only their place in memory; sums may be computed in another order. Afterwards each tensor has its
+    own memory again, which others may share, with the values that the block left.
     """
     with ExitStack() as stack:
         for network in networks:
@@ -66,12 +72,33 @@ def _runs(network: Network) -> bool:
         for images, mode, gradient in MODES:
             batch = image.expand(images, -1, -1, -1).contiguous(memory_format=torch.channels_last)
             silence = redirect_stderr(io.StringIO()) if _prints(twin.module) else nullcontext()
-            with torch.random.fork_rng(cuda), torch.set_grad_enabled(gradient), frozen(twin.module), silence:
+            with (
+                torch.random.fork_rng(cuda),
+                torch.set_grad_enabled(gradient),
+                frozen(twin.module),
+                silence,
+                _Convolutions() as convolutions,
+            ):
                 twin.module.train(mode)
                 twin.logits(batch)
+            if convolutions.miscomputed:
+                return False
     except (RuntimeError, ValueError):  # caused by the memory format; any other error occurs again in the work itself
         return False
     return True
+
+
+class _Convolutions(TorchDispatchMode):
+    """Notes whether a convolution is called whose gradients are wrong in channels-last format."""
+
+    miscomputed = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            weight, stride = args[1], args[3]
+            if weight.device.type == "cpu" and weight.shape[1] < FEW_CHANNELS:
+                self.miscomputed |= set(weight.shape[2:]) == {1} and max(stride) > 1
+        return func(*args, **(kwargs or {}))
 
 
 def _prints(module: nn.Module) -> bool:

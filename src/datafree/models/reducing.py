@@ -92,7 +92,7 @@ def _masks(network: Network, groups: list[ChannelGroup], share: float) -> Masks:
     """The channels that each place keeps; empty if all are kept."""
     dropped: dict[Place, list[Tensor]] = defaultdict(list)
     for group in groups:
-        together = math.lcm(*(_together(network, place) for place in group.indices))
+        together = math.lcm(*(_together(network, place, index.shape[1]) for place, index in group.indices.items()))
         kept = max(1, math.ceil(share * group.count / together)) * together
         for place, index in group.indices.items():
             dropped[place].append(index[kept:].flatten())
@@ -104,10 +104,13 @@ def _masks(network: Network, groups: list[ChannelGroup], share: float) -> Masks:
     return masks
 
 
-def _together(network: Network, place: Place) -> int:
-    """Number of neighbouring channels that a group norm normalises together; 1 for other layers."""
+def _together(network: Network, place: Place, positions: int) -> int:
+    """Number of members of a group, with `positions` channels each, that a group norm normalises together; else 1."""
     part = network.module.get_submodule(place.layer)
-    return part.num_channels // part.num_groups if isinstance(part, nn.GroupNorm) else 1
+    if not isinstance(part, nn.GroupNorm):
+        return 1
+    channels = part.num_channels // part.num_groups
+    return channels // math.gcd(channels, positions)
 
 
 def _width(part: nn.Module, place: Place) -> int:
@@ -183,20 +186,20 @@ def _take_attributes(part: nn.Module, original: nn.Module) -> None:
 
 
 class Passed(nn.Module):
-    """In the place of a block that was left out: returns its input."""
+    """In the place of a block that was left out: returns a copy of its input, into which the network may write."""
 
     def forward(self, inputs: Tensor, *_: Any, **__: Any) -> Tensor:
-        return inputs
+        return inputs.clone()
 
 
 @torch.no_grad()
 def shallower(network: Network, pixels: Tensor, share: float = 1 / 3) -> Network:
     """A copy of the network without about `share` of its blocks: those whose removal changes its logits least.
 
-    A block is a module beside others of its class in a Sequential or ModuleList, each of which keeps at least one. The change
-    is that of the classes' probabilities for `pixels` (N, C, H, W), in the spec's range, when the block alone is left out:
-    their Kullback-Leibler divergence. Only blocks that return one tensor of the shape of their input can be left out. Raises
-    UserError if there are too few.
+    A block is a module beside others of its class in a Sequential or ModuleList, each of which keeps at least one. The
+    change is that of the classes' probabilities for `pixels` (N, C, H, W), in the spec's range, when the block alone is left
+    out: their Kullback-Leibler divergence. Only blocks that return one tensor of the shape of their input can be left out.
+    Raises UserError if there are too few.
     """
     blocks, removable = _blocks(network)
     pixels = pixels[: max(PROBES, min(IMAGES, PIXELS // network.spec.pixels))]
@@ -212,13 +215,13 @@ def shallower(network: Network, pixels: Tensor, share: float = 1 / 3) -> Network
     left = Counter(name.rpartition(".")[0] for name in blocks)
     for name in sorted(changes, key=lambda name: changes[name]):
         container = name.rpartition(".")[0]
-        if len(passed_blocks(shallow.module)) < int(share * len(blocks)) and left[container] > 1:
+        if len(passed_blocks(shallow.module)) < max(1, int(share * len(blocks))) and left[container] > 1:
             pass_blocks(shallow.module, [name])
             left[container] -= 1
     if not passed_blocks(shallow.module):
         raise UserError(
             f"student 'shallow': {network.name} has {len(blocks)} blocks, {len(changes)} of which can be left out, "
-            "expected at least 3 of one class in a Sequential or ModuleList, one of them with outputs like its inputs; "
+            "expected at least 2 of one class in a Sequential or ModuleList, one of them with outputs like its inputs; "
             "name a student of the same input and classes"
         )
     shallow.check()
@@ -226,9 +229,13 @@ def shallower(network: Network, pixels: Tensor, share: float = 1 / 3) -> Network
 
 
 def _blocks(network: Network) -> tuple[list[str], list[str]]:
-    """The names of all blocks, and of those that return a tensor of their input's shape, in the order of the modules."""
+    """The names of all blocks, and of those that return a tensor of their input's shape, in the order of the modules.
+
+    Where blocks are nested, as in stages, those of the outermost class of which at least half can be left out.
+    """
     module = copied(network.module)
-    blocks = _named_blocks(module)
+    names = _named_blocks(module)
+    kinds = {name: type(module.get_submodule(name)) for name in names}
     same: dict[str, list[bool]] = defaultdict(list)
 
     def note(name: str, _: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -239,16 +246,24 @@ def _blocks(network: Network) -> tuple[list[str], list[str]]:
             and inputs[0].shape == output.shape
         )
 
-    for name in blocks:
+    for name in names:
         module.get_submodule(name).register_forward_hook(partial(note, name))
     copy = network.with_module(module)
     copy.predict(copy.probes()[:2])
-    return blocks, [name for name in blocks if same[name] == [True]]
+    removable = [name for name in names if same[name] == [True]]
+    blocks: list[str] = []
+    for name in names:
+        alike = [other for other in names if kinds[other] is kinds[name]]
+        has_inner = any(other.startswith(f"{name}.") for other in names)
+        is_stage = has_inner and 2 * len(set(alike) & set(removable)) < len(alike)
+        if not is_stage and not any(name.startswith(f"{outer}.") for outer in blocks):
+            blocks.append(name)
+    return blocks, [name for name in blocks if name in removable]
 
 
 def _named_blocks(module: nn.Module) -> list[str]:
-    """The names of the blocks: modules with parts, and with linear or convolution layers among them, that stand beside
-    others of their class in a Sequential or ModuleList; of nested ones the innermost.
+    """The names of modules with parts, and with linear or convolution layers among them, that stand beside others of their
+    class in a Sequential or ModuleList; the outer ones before those inside them.
     """
     names: list[str] = []
     for name, container in module.named_modules():
@@ -262,7 +277,7 @@ def _named_blocks(module: nn.Module) -> list[str]:
             and not isinstance(part, (*CONTAINERS, *LAYERS))
             and any(isinstance(inner, LAYERS) for inner in part.modules())
         ]
-    return [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
+    return names
 
 
 def pass_blocks(module: nn.Module, names: Iterable[str]) -> None:
@@ -294,8 +309,10 @@ def take_sizes(module: nn.Module, shapes: Mapping[str, torch.Size]) -> None:
     The first entries are kept. A layer whose sizes are larger, or of other dimensions, is left as it is. Blocks of which
     `shapes` has no tensor are left out.
     """
-    missing = [name for name in _named_blocks(module) if not any(key.startswith(f"{name}.") for key in shapes)]
-    pass_blocks(module, missing)
+    for name in _named_blocks(module):
+        with suppress(AttributeError):  # inside a block that is left out
+            if not any(key.startswith(f"{name}.") for key in shapes):
+                pass_blocks(module, [name])
     for name, part in module.named_modules():
         if not isinstance(part, RESIZED):
             continue
