@@ -238,6 +238,23 @@ def test_teacher_and_student_may_both_have_a_net_py(here, command):
     assert command(line).code == 0
 
 
+@pytest.mark.usefixtures("here")
+def test_half_of_a_teacher_is_built_by_its_teachers_code(command):
+    done = command("distill net --data digits --limit 50 --epochs 1 --out small --with-code --trust --quiet")
+    assert done.code == 0, done
+    assert re.search(r"net.py:build, reduced: [\d,]+ parameters, [\d.]+ times fewer than", done.out)
+    teacher, student = df.load_model("net", trust=True), df.load_model("small", trust=True)
+    assert student.reduced and student.module[1].out_features == teacher.module[1].out_features // 2
+    assert Release.open("small").code().contents == Release.open("net").code().contents
+    assert torch.equal(df.load_model("small", code="net/code/net.py:build").answers(), student.answers())
+    assert "release of net.py:build, reduced" in command("inspect small --trust").out
+    done = command(
+        "distill net half --data digits --limit 50 --epochs 1 --out bare --code net/code/net.py:build --quiet"
+    )
+    assert done.code == 0 and not Path("bare/code").exists()
+    assert command("evaluate bare --data digits --quiet --code net/code/net.py:build").code == 0
+
+
 def test_modules_of_the_user_s_own_stay_what_they_are(here, monkeypatch):
     write(here / "user", {"blocks.py": "mine = True\n"})
     monkeypatch.syspath_prepend(str(here / "user"))

@@ -221,11 +221,13 @@ def test_what_does_not_fit_is_one_line_before_anything_is_trained(teacher, tmp_p
     assert list(tmp_path.iterdir()) == [] and teacher.fingerprint() == before
 
 
-def test_a_teacher_of_which_the_zoo_has_no_half_needs_a_student_and_is_no_student(teacher, digits):
-    own = df.Network(teacher.module, teacher.spec, "mine")
-    assert line(lambda: df.distill(own, images=digits)).startswith("no student named, and the zoo has no half of mine;")
-    assert "student: got the teacher" in line(lambda: df.distill(own, own, images=digits))
-    assert "student: got the teacher" in line(lambda: df.distill(own, own.module, images=digits))
+def test_a_teacher_without_a_half_needs_a_student_and_is_no_student(teacher, digits):
+    whole = df.new_model("resnet8/16", teacher.spec, seed=0)
+    message = "no student named, and the zoo has no half of resnet8/16;"
+    assert line(lambda: df.distill(whole, images=digits)).startswith(message)
+    custom = df.Network(teacher.module, teacher.spec, "mine")
+    assert "student: got the teacher" in line(lambda: df.distill(custom, custom, images=digits))
+    assert "student: got the teacher" in line(lambda: df.distill(custom, custom.module, images=digits))
 
 
 def test_a_set_of_another_teacher_is_refused(teacher, normed, tmp_path):

@@ -370,9 +370,18 @@ def test_a_student_is_named_by_what_is_left_of_the_teacher(word, name):
     assert student_name(new_model("resnet20", spec, seed=0), word) == name
 
 
-@pytest.mark.parametrize("word", ["half", "shallow"])
-def test_a_teacher_of_which_the_zoo_has_no_smaller_one_is_named(word):
-    spec = InputSpec(shape=(1, 8, 8), classes=("a", "b"))
-    network = Network(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), spec, "mine")
-    with pytest.raises(UserError, match=f"student '{word}': the zoo has none for mine, expected a teacher of the zoo"):
+@pytest.mark.parametrize(("word", "name"), [("half", "resnet8/16"), ("shallow", "hinton8")])
+def test_a_teacher_of_which_the_zoo_has_no_smaller_one_is_named(word, name):
+    network = new_model(name, InputSpec(shape=(3, 8, 8), classes=("a", "b")), seed=0)
+    with pytest.raises(
+        UserError, match=f"student '{word}': the zoo has none for {name}, expected a teacher of the zoo"
+    ):
         student_name(network, word)
+
+
+@pytest.mark.parametrize(
+    ("word", "name"), [("half", "half"), ("shallow", "shallow"), (None, "half"), ("lenet5", "lenet5")]
+)
+def test_students_of_other_networks_are_not_named_by_the_zoo(word, name):
+    spec = InputSpec(shape=(1, 8, 8), classes=("a", "b"))
+    assert student_name(Network(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), spec, "mine"), word) == name
