@@ -35,6 +35,7 @@ from datafree.records.statistics.moments import Moments
 from datafree.records.statistics.spectral import SpectralAll, SpectralPairs
 from datafree.releases.load import new_model
 from datafree.releases.release import write_release
+from datafree.runs import run_log
 from datafree.synthesis.methods import distribution
 
 # The files that Python compiles are kept, whatever the environment says: of the tests, and of datafree for the processes
@@ -152,6 +153,14 @@ def _digits_read_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "load_digits", copied)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _versions_read_once():
+    """Every log names the versions of the packages, which Python reads from their files anew each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_log, "_installed", cache(run_log._installed))
         yield
 
 
