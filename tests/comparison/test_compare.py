@@ -126,7 +126,7 @@ def test_the_three_files_have_the_same_numbers_and_the_page_needs_no_network(com
         assert f"{row.accuracy.mean:.2f} ± {row.accuracy.sd:.2f}" in page
 
 
-@pytest.mark.parametrize("after", [3, 9, 26])
+@pytest.mark.parametrize("after", [3, pytest.param(9, marks=pytest.mark.slow), 26])
 def test_a_comparison_that_is_stopped_anywhere_gives_the_same_result(teacher, tmp_path, comparison, options, after):
     calls = 0
 
@@ -480,7 +480,7 @@ def test_a_damaged_file_is_named_in_one_line_that_says_what_to_remove(finished, 
     assert "remove" in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]"])
+@pytest.mark.parametrize("content", ["", pytest.param("{", marks=pytest.mark.slow), "[]"])
 @pytest.mark.parametrize(
     "file",
     [
