@@ -128,14 +128,14 @@ for place in sys.argv[1:]:
         __import__(name)
         os._exit(0)
     if os.wait()[1]:
-        print(place)
+        print(place, flush=True)
 """
 """A process for each file, which has of datafree what every file imports."""
 
 
 @pytest.fixture(scope="module")
 def not_imported(tmp_path_factory) -> tuple[dict[str, list[str]], str]:
-    """Page -> its files that cannot be imported, and why: each by a process of its own, in a folder with the page's others."""
+    """Page -> its files that cannot be imported, each by a process of its own beside the page's others; and why."""
     folder, places = tmp_path_factory.mktemp("pages"), []
     for page in PYTHON:
         (folder / page.stem).mkdir()
