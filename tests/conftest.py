@@ -175,7 +175,7 @@ def _pixels_fitted_once():
         if mean.shape[1] > 100:
             return fit(mean, covariance, rank=rank, progress=progress, **options)
         matrices = [covariance[c] for c in range(len(mean))]
-        digest = hashlib.sha256(b"".join(part.contiguous().numpy().tobytes() for part in (mean, *matrices)))
+        digest = hashlib.sha256(b"".join(part.cpu().contiguous().numpy().tobytes() for part in (mean, *matrices)))
         key = (digest.hexdigest(), mean.dtype, matrices[0].dtype, rank)
         if key not in latents:
             latents[key] = fit(mean, covariance, rank=rank, progress=progress, **options)
