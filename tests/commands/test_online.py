@@ -16,7 +16,7 @@ from datafree.distillation.online.trainer import OnlineTrainer
 
 from .test_stop import PACED, stop
 
-SHORT = "--epochs 3 --iterations 4 --student-steps 2 --batch 32 --latent 8 --width 8 --threads 1 --quiet"
+SHORT = "--epochs 3 --iterations 4 --student-steps 2 --batch 32 --latent 8 --threads 1 --quiet"
 GO = f"distill online teacher {SHORT}"
 
 
@@ -88,8 +88,10 @@ def test_a_preset_is_a_method_of_the_field_and_a_flag_changes_one_setting_of_it(
 
 
 def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(command, here, result, monkeypatch):
-    line = "distill online teacher hinton8 --iterations 4 --student-steps 4 --epochs 5 --batch 16"
-    line += " --latent 8 --width 8 --threads 1 --quiet"
+    line = (
+        "distill online teacher hinton8 --iterations 4 --student-steps 4 --epochs 5 --batch 16 --latent 8 --threads 1"
+    )
+    line += " --quiet"
     code, err, seconds = stop(f"{line} --out a", here / "a" / "run.json", signal.SIGINT, PACED)
     assert code == 130 and seconds < 10
     assert err == f"datafree: stopped; the part that is complete is kept. Go on with: datafree {line} --out a\n"
