@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import gc
+import hashlib
 import os
 import random
 import sys
 from collections import OrderedDict
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from sklearn import datasets
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from datafree._core.progress import silent
 from datafree.data import Dataset, load
 from datafree.data.dataset import in_memory
 from datafree.distillation.train import train
@@ -32,6 +35,8 @@ from datafree.records.statistics.moments import Moments
 from datafree.records.statistics.spectral import SpectralAll, SpectralPairs
 from datafree.releases.load import new_model
 from datafree.releases.release import write_release
+from datafree.runs import run_log
+from datafree.synthesis.methods import distribution
 
 # The files that Python compiles are kept, whatever the environment says: of the tests, and of datafree for the processes
 # that they start, which would compile it anew, each of them.
@@ -148,6 +153,39 @@ def _digits_read_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "load_digits", copied)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _versions_read_once():
+    """Every log names the versions of the packages, which Python reads from their files anew each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_log, "_installed", cache(run_log._installed))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _pixels_fitted_once():
+    """The distribution of the pixels is a fit of two seconds, which depends on nothing but the moments: each set, student
+    and page made from one record fits it anew. Of 100 pixels at most; synthesis/test_censored.py tests the fit itself.
+    """
+    fit, latents = distribution.fit_censored, {}
+
+    def fit_once(mean, covariance, *, rank=256, progress=silent, **options):
+        if mean.shape[1] > 100:
+            return fit(mean, covariance, rank=rank, progress=progress, **options)
+        matrices = [covariance[c] for c in range(len(mean))]
+        digest = hashlib.sha256(b"".join(part.cpu().contiguous().numpy().tobytes() for part in (mean, *matrices)))
+        key = (digest.hexdigest(), mean.dtype, matrices[0].dtype, rank)
+        if key not in latents:
+            latents[key] = fit(mean, covariance, rank=rank, progress=progress, **options)
+        else:
+            for done in range(len(mean) + 1):
+                progress(done, len(mean))
+        return replace(latents[key], mean=latents[key].mean.clone(), factor=latents[key].factor.clone())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distribution, "fit_censored", fit_once)
         yield
 
 

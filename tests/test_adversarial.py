@@ -174,7 +174,7 @@ def test_the_student_learns_its_teachers_answers_on_images_nobody_showed_it(norm
         if hasattr(part, "reset_parameters"):
             part.reset_parameters()
     before = evaluate(student, digits, normed).agreement
-    settings = OnlineDistillation(epochs=4, iterations=20, batch=64, student_rate=5e-3, statistics=1.0)
+    settings = OnlineDistillation(epochs=2, iterations=20, batch=32, student_rate=1e-2, statistics=1.0)
     history = train_online(normed, student, settings, replay.from_name("bank", replay_bytes=100_000))
     assert history.agreement[-1] > 75
     assert evaluate(student, digits, normed).agreement > before + 30

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from tests.forked import forked
 
 import datafree
 from benchmarks.peers.adapters import METHODS, adapter, settings_of
@@ -191,20 +190,18 @@ print(json.dumps([budget.curve, budget.steps, before != student.fingerprint()]))
 """
 
 
-def test_a_peer_that_never_ends_stops_at_its_limit_with_our_student_trained(tmp_path):
+def test_a_peer_that_never_ends_stops_at_its_limit_with_our_student_trained(tmp_path, monkeypatch):
     folder = tmp_path / "DFAD"
     (folder / "network").mkdir(parents=True)
     (folder / "DFAD_mnist.py").write_text(STUB)
     (folder / "network" / "__init__.py").write_text("from . import lenet, segmentation\n")
     (folder / "network" / "lenet.py").write_text("LeNet5 = LeNet5Half = None\n")
     before = {path.relative_to(folder) for path in folder.rglob("*.py")}
-    source = Path(datafree.__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{source}", "PYTHONDONTWRITEBYTECODE": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", CHILD, str(folder)], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    curve, steps, is_trained = json.loads(result.stdout.splitlines()[-1])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT))
+    code, out, err = forked(CHILD, [str(folder)])
+    assert code == 0, err
+    curve, steps, is_trained = json.loads(out.splitlines()[-1])
     assert curve[-1][0] >= 0.3 and curve[-1][1] == 10.0
     assert steps >= 1 and is_trained
     assert {path.relative_to(folder) for path in folder.rglob("*.py")} == before

@@ -238,7 +238,7 @@ class Normed(nn.Module):
 """
 
 
-@pytest.mark.parametrize("name", [None, "mine", "normed.py:Normed"])
+@pytest.mark.parametrize("name", [None, pytest.param("mine", marks=pytest.mark.slow), "normed.py:Normed"])
 def test_the_commands_on_the_card_of_a_network_from_python_work(name, here, digits, run_card):
     (here / "normed.py").write_text(NORMED)
     scope: dict = {}

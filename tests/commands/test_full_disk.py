@@ -12,8 +12,8 @@ from datafree._core.files import read_tensors, read_weights
 from datafree._core.files.atomic import TEMPORARY
 
 LINES = {
-    "train hinton16 --data digits --epochs 2 --out new --quiet": "new/model.safetensors",
-    "record teacher --replace --data digits --preset small --quiet": "teacher/record.safetensors",
+    "train hinton16 --data digits --limit 200 --epochs 2 --out new --quiet": "new/model.safetensors",
+    "record teacher --replace --data digits --limit 200 --preset small --quiet": "teacher/record.safetensors",
     "synthesize top teacher --images 16 --chunk 8 --steps 1 --out new --quiet": "new/unit-000001.safetensors",
     "distill teacher --set set --epochs 2 --out new --quiet": "new/model.safetensors",
     "pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out new": "new/model.safetensors",

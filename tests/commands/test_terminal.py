@@ -221,12 +221,9 @@ sys.exit(run(sys.argv[1:]))
     ),
 ])  # fmt: skip
 def test_a_process_that_is_out_of_memory_ends_in_one_line(here, line, more):
-    verb = line.split()[0]
-    code = CAPPED.format(verb=verb, more=more)
-    words = [sys.executable, "-c", code, *line.split()]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("datafree: ") and "memory" in done.stderr and done.stderr.count("\n") == 1
+    code, _, err = forked(CAPPED.format(verb=line.split()[0], more=more), line.split(), timeout=120)
+    assert code == 2, err
+    assert err.startswith("datafree: ") and "memory" in err and err.count("\n") == 1
     assert not (here / "new" / "run.json").exists()
 
 

@@ -55,25 +55,6 @@ def published(tmp_path_factory) -> Path:
     patch = pytest.MonkeyPatch()
     with patch.context() as inside:
         inside.chdir(folder)
-        assert (
-            run(
-                [
-                    "train",
-                    "mine/net.py:build",
-                    "--out",
-                    "net",
-                    "--with-code",
-                    "--data",
-                    "digits",
-                    "--epochs",
-                    "3",
-                    "--batch",
-                    "32",
-                    "--quiet",
-                ]
-            )
-            == 0
-        )
         for line in (
             "train mine/net.py:build --out net --with-code --data digits --epochs 3 --batch 32 --quiet",
             "record net --trust --data digits --quiet",

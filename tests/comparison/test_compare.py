@@ -126,7 +126,7 @@ def test_the_three_files_have_the_same_numbers_and_the_page_needs_no_network(com
         assert f"{row.accuracy.mean:.2f} ± {row.accuracy.sd:.2f}" in page
 
 
-@pytest.mark.parametrize("after", [3, 9, 26])
+@pytest.mark.parametrize("after", [3, pytest.param(9, marks=pytest.mark.slow), 26])
 def test_a_comparison_that_is_stopped_anywhere_gives_the_same_result(teacher, tmp_path, comparison, options, after):
     calls = 0
 
@@ -404,17 +404,22 @@ def test_the_note_about_real_images_has_their_number(comparison):
     assert "real: 1,297 training images, as many steps as the others" in comparison.notes
 
 
+ONE_CELL = {**TINY, "methods": [Stripes()], "controls": False}
+
+
+@pytest.fixture(scope="module")
+def one_cell(teacher, tmp_path_factory):
+    """The folder of a comparison of one cell: not to be written to."""
+    folder = tmp_path_factory.mktemp("one-cell") / "o"
+    df.compare(teacher, "digits", **ONE_CELL, out=folder)
+    return folder
+
+
 @pytest.fixture
-def finished(teacher, tmp_path):
-    """The folder of a comparison of one cell, and the call."""
-
-    def call():
-        return df.compare(
-            teacher, "digits", **{**TINY, "methods": [Stripes()], "controls": False, "out": tmp_path / "o"}
-        )
-
-    call()
-    return tmp_path / "o", call
+def finished(one_cell, teacher, tmp_path):
+    """A copy of that folder, and the call."""
+    shutil.copytree(one_cell, tmp_path / "o")
+    return tmp_path / "o", lambda: df.compare(teacher, "digits", **ONE_CELL, out=tmp_path / "o")
 
 
 def test_a_comparison_whose_images_were_removed_keeps_its_table_and_makes_them_again_for_new_cells(finished):
@@ -475,7 +480,7 @@ def test_a_damaged_file_is_named_in_one_line_that_says_what_to_remove(finished, 
     assert "remove" in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]"])
+@pytest.mark.parametrize("content", ["", pytest.param("{", marks=pytest.mark.slow), "[]"])
 @pytest.mark.parametrize(
     "file",
     [
@@ -498,19 +503,26 @@ def test_a_file_that_is_no_json_is_named_with_what_to_do(finished, file, content
     assert not call().unfinished
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"seconds": "x"}', '{"seconds": [-1.0]}'])
-def test_damaged_seconds_of_a_stopped_cell_are_lost_and_the_cell_is_continued(teacher, tmp_path, content):
-    options = {**TINY, "methods": [Stripes()], "controls": False, "steps": 40, "out": tmp_path / "out"}
+@pytest.fixture(scope="module")
+def stopped_cell(teacher, tmp_path_factory):
+    """The folder of a comparison that was stopped in the second half of its one cell: not to be written to."""
+    folder = tmp_path_factory.mktemp("stopped-cell") / "out"
 
     def stop(done, total):
         if done > 0.7 * total:
             raise Stopped
 
     with pytest.raises(Stopped):
-        df.compare(teacher, "digits", progress=stop, **options)
+        df.compare(teacher, "digits", progress=stop, **ONE_CELL | {"steps": 40}, out=folder)
+    return folder
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"seconds": "x"}', '{"seconds": [-1.0]}'])
+def test_damaged_seconds_of_a_stopped_cell_are_lost_and_the_cell_is_continued(teacher, stopped_cell, tmp_path, content):
+    shutil.copytree(stopped_cell, tmp_path / "out")
     (path,) = (tmp_path / "out").rglob("seconds.json")
     path.write_text(content)
-    (cell,) = df.compare(teacher, "digits", **options).cells
+    (cell,) = df.compare(teacher, "digits", **ONE_CELL | {"steps": 40}, out=tmp_path / "out").cells
     assert len(cell.curve) == cell.epochs and cell.training_seconds > 0
 
 

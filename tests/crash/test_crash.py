@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_no_disturbance_leaves_a_wrong_file_or_stops_the_same_command(tmp_path, capfd):
+@pytest.mark.parametrize("name", [pytest.param("pack", marks=pytest.mark.slow), "record"])
+def test_no_disturbance_leaves_a_wrong_file_or_stops_the_same_command(tmp_path, capfd, name):
     import runner
     from verbs import prepare
 
@@ -22,8 +23,7 @@ def test_no_disturbance_leaves_a_wrong_file_or_stops_the_same_command(tmp_path, 
     print(f"seed {seed}")
     prepare(tmp_path / "base")
     rng = random.Random(seed)
-    names = ["pack", "record"]
-    faults = runner.examine(tmp_path, names, rng, points=2, failing=1, random_kills=1, at_once=1, cuts=1)
+    faults = runner.examine(tmp_path, [name], rng, points=2, failing=1, random_kills=1, at_once=1, cuts=1)
     assert not faults, (seed, faults, capfd.readouterr().out)
 
 

@@ -102,7 +102,9 @@ def free(normed):
     return LEARNING.bind(normed, None).chunk(0, 3, 40)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in ("coral", "mmd"))) for kind in KINDS]
+)
 def test_a_generator_is_pulled_to_the_anchors_of_a_class(kind, free, normed, digits):
     few, settings = anchors(digits), MetaGenerator(**SMALL)
 

@@ -6,11 +6,13 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from tests.forked import Forked
 
 from datafree._core.errors import UserError
 from datafree._core.files import atomic, read_tensors, sweep, write_bytes, write_json, write_tensors, write_text
@@ -179,53 +181,28 @@ def test_kill_9_at_any_moment_leaves_a_whole_file_and_strays_that_are_swept(tmp_
     path = tmp_path / "x"
     write_tensors(path, {"x": torch.zeros(300_000)}, {"turn": 0}, kind="record")
     swept = number = 0
-    with ForkServer() as server:
-        while number < 20 or (swept == 0 and number < 400):  # on a busy machine a writer may not have begun by then
-            server.kill_writer(path, after=0.002 + number % 40 * 0.0017)
-            number += 1
-            tensors, header = read_tensors(path, kind="record")
-            assert torch.equal(tensors["x"], torch.full((300_000,), float(header["turn"])))
-            swept += sweep(tmp_path)
-            assert os.listdir(tmp_path) == ["x"]
+    while number < 20 or (swept == 0 and number < 400):  # on a busy machine a writer may not have begun by then
+        kill_writer(path, after=0.002 + number % 40 * 0.0017)
+        number += 1
+        tensors, header = read_tensors(path, kind="record")
+        assert torch.equal(tensors["x"], torch.full((300_000,), float(header["turn"])))
+        swept += sweep(tmp_path)
+        assert os.listdir(tmp_path) == ["x"]
     assert swept > 0
 
 
-class ForkServer:
-    """One process that has torch loaded and forks a writer for each order, so that 20 kills cost one import."""
-
-    CODE = """
-import os, signal, sys, time, torch
+WRITER = """
+import sys, torch
 from datafree._core.files import write_tensors
-torch.set_num_threads(1)
-values = torch.zeros(300_000), torch.ones(300_000)
-for line in sys.stdin:
-    path, after = line.rstrip("\\n").rsplit(" ", 1)
-    pid = os.fork()
-    if pid == 0:
-        turn = 0
-        while True:
-            turn = 1 - turn
-            write_tensors(path, {"x": values[turn]}, {"turn": turn}, kind="record")
-    end = time.perf_counter() + float(after)
-    while time.perf_counter() < end:
-        pass
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    print("killed", flush=True)
+values, turn = (torch.zeros(300_000), torch.ones(300_000)), 0
+while True:
+    turn = 1 - turn
+    write_tensors(sys.argv[1], {"x": values[turn]}, {"turn": turn}, kind="record")
 """
 
-    def __enter__(self):
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen([sys.executable, "-c", self.CODE], stdin=pipe, stdout=pipe, text=True)
-        return self
 
-    def kill_writer(self, path: Path, after: float) -> None:
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(f"{path} {after}\n")
-        self.process.stdin.flush()
-        assert self.process.stdout.readline() == "killed\n"
-
-    def __exit__(self, *_):
-        self.process.communicate()
-        assert self.process.returncode == 0
+def kill_writer(path: Path, after: float) -> None:
+    """A process writes the file over and over again until SIGKILL comes after so many seconds."""
+    with Forked(WRITER, [str(path)]) as writer:
+        time.sleep(after)
+        assert writer.poll() is None, writer.communicated()

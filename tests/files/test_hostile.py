@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.forked import forked
 
 from datafree._core.errors import UserError
 from datafree._core.files import HEADER_CAP_MODEL, read_header, read_json, read_tensors, read_weights, sha256_file
@@ -216,7 +217,8 @@ def test_a_header_that_exhausts_safetensors_costs_a_second_and_200_mb_at_most(tm
 
 
 AUDIT = """
-import builtins, os, sys, torch
+import builtins, os, sys, torch, warnings
+warnings.simplefilter("error")
 from datafree._core.errors import UserError
 from datafree._core.files import convert_weights, read_header, read_json, read_tensors, read_weights
 torch.set_num_threads(1)
@@ -291,7 +293,8 @@ def test_loading_a_strangers_file_runs_nothing(tmp_path):
                     pickle_protocol=protocol,
                     _use_new_zipfile_serialization=new,
                 )
-    assert run_python(AUDIT, folder, tmp_path / "out") == [f"{51 + 36} 5 False []"]
+    code, out, err = forked(AUDIT, [str(folder), str(tmp_path / "out")])
+    assert (code, out) == (0, f"{51 + 36} 5 False []\n"), err
     assert not (tmp_path / "owned").exists()
 
 

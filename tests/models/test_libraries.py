@@ -19,7 +19,7 @@ INSTALLED = [name for name in LIBRARIES if importlib.util.find_spec(name) is not
 SPEC = InputSpec(shape=(3, 32, 32), classes=tuple("abcdefg"))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PUBLISHED = {
-    "timm:resnet18": LibraryInput((3, 224, 224), *IMAGENET, "bicubic", 1000),
+    "timm:mobilenetv3_small_050": LibraryInput((3, 224, 224), *IMAGENET, "bicubic", 1000),
     "timm:vit_tiny_patch16_224": LibraryInput((3, 224, 224), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", 1000),
     "torchvision:mobilenet_v2": LibraryInput((3, 224, 224), *IMAGENET, "bilinear", 1000),
 }
@@ -59,10 +59,10 @@ def test_input_and_classes_are_those_of_the_library_and_of_the_weights(name, tmp
 
 @needs_both
 def test_a_network_of_a_library_is_loaded_from_its_name_and_weights_alone(tmp_path):
-    module = build(parts("timm:resnet18"), SPEC)
+    module = build(parts("timm:mobilenetv3_small_050"), SPEC)
     torch.save(module.state_dict(), tmp_path / "w.pth")
-    network = load_model("timm:resnet18", weights=tmp_path / "w.pth")
-    published = PUBLISHED["timm:resnet18"]
+    network = load_model("timm:mobilenetv3_small_050", weights=tmp_path / "w.pth")
+    published = PUBLISHED["timm:mobilenetv3_small_050"]
     assert network.spec.shape == published.shape and network.spec.mean == published.mean
     assert (
         network.spec.classes == tuple("0123456")

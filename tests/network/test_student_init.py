@@ -343,7 +343,7 @@ def test_a_norm_without_weights_and_one_slope_for_all_channels_are_passed_throug
 
 
 def test_a_shallower_student_begins_with_the_first_and_the_last_blocks_of_each_stage():
-    spec = InputSpec(shape=(3, 32, 32), classes=tuple("abcdefghij"))
+    spec = InputSpec(shape=(3, 8, 8), classes=tuple("abcdefghij"))
     teacher, student = new_model("resnet26", spec, seed=0), new_model("resnet14", spec, seed=1)
     assert same_architecture(student, teacher) and init_student_from_teacher(student, teacher, None, seed=0)
     weights, own = teacher.module.state_dict(), student.module.state_dict()

@@ -201,8 +201,9 @@ def test_only_the_covariances_of_classes_being_fitted_exist(classes):
             most.append(len(living))
             return matrix
 
-    assert torch.equal(fit_censored(mean, Computed(), steps=2).factor, fit_censored(mean, covariance, steps=2).factor)
-    assert len(most) == 10 and max(most) <= 2
+    computed = fit_censored(mean[:4], Computed(), steps=2)
+    assert torch.equal(computed.factor, fit_censored(mean[:4], covariance[:4], steps=2).factor)
+    assert len(most) == 4 and max(most) <= 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
