@@ -123,7 +123,8 @@ def _carried(
         read[name] = inputs.transpose(1, _dim(modules[name], inputs)) if inputs.ndim > 2 else inputs
         if inputs.shape[2:] == sizes[name][1:]:
             return inputs
-        return inputs.flatten(2).mean(2).view(*inputs.shape[:2], *[1] * (len(sizes[name]) - 1)).expand(-1, *sizes[name])
+        means = inputs.flatten(2).mean(2).view(*inputs.shape[:2], *[1] * (len(sizes[name]) - 1))
+        return means.expand(-1, *sizes[name]).clone()  # the next layer may write into it
 
     for module in network.module.modules():
         if (isinstance(module, NORMS) or _is_layer_norm(module)) and not _entries(module):

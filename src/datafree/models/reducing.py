@@ -258,7 +258,16 @@ def _blocks(network: Network) -> tuple[list[str], list[str]]:
         is_stage = has_inner and 2 * len(set(alike) & set(removable)) < len(alike)
         if not is_stage and not any(name.startswith(f"{outer}.") for outer in blocks):
             blocks.append(name)
+    classes = {kinds[name] for name in blocks} - set(CONTAINERS)
+    blocks = [name for name in blocks if not _has_outer(module, name, classes)]
     return blocks, [name for name in blocks if name in removable]
+
+
+def _has_outer(module: nn.Module, name: str, classes: set[type[nn.Module]]) -> bool:
+    """Whether it lies in a module of one of these classes, such as the only block of its stage."""
+    parts = name.split(".")
+    outer = (".".join(parts[:depth]) for depth in range(1, len(parts)))
+    return any(type(module.get_submodule(path)) in classes for path in outer)
 
 
 def _named_blocks(module: nn.Module) -> list[str]:
@@ -274,7 +283,7 @@ def _named_blocks(module: nn.Module) -> list[str]:
             f"{name}.{key}" if name else key
             for key, part in container.named_children()
             if kinds[type(part)] > 1
-            and not isinstance(part, (*CONTAINERS, *LAYERS))
+            and not isinstance(part, (nn.ModuleList, *LAYERS))
             and any(isinstance(inner, LAYERS) for inner in part.modules())
         ]
     return names
