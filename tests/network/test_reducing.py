@@ -137,6 +137,14 @@ def test_a_network_of_full_size_takes_the_sizes_and_the_weights_of_its_half(modu
     assert torch.equal(network(whole).predict(pixels), half.predict(pixels))
 
 
+def test_kernels_keep_their_size_and_shared_weights_stay_shared():
+    module = tied()
+    state = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    take_sizes(module, {**state, "stem.weight": torch.Size((8, 3, 1, 1))})
+    assert shapes(module)["stem.weight"] == (8, 3, 3, 3)
+    assert module.blocks[0].conv.weight is module.blocks[1].conv.weight
+
+
 def test_new_weights_depend_on_the_seed_alone_and_not_on_the_teachers():
     halves = []
     for weight in (1.0, 5.0):
@@ -274,15 +282,18 @@ def test_a_config_with_another_word_than_true_or_false_is_refused(pixels, tmp_pa
         df.load_model(str(folder), module=Residual())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("traced", [False, True])
 @pytest.mark.parametrize(("channels", "stride", "fast"), [(4, 2, False), (15, 2, False), (16, 2, True), (4, 1, True)])
-def test_convolutions_whose_gradients_are_wrong_are_not_put_into_channels_last_format(channels, stride, fast):
+def test_convolutions_whose_gradients_are_wrong_are_not_put_into_channels_last_format(channels, stride, fast, traced):
     layers = (
         nn.Conv2d(3, channels, 3, padding=1),
         nn.Conv2d(channels, 8, 1, stride),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
-    net = network(nn.Sequential(*layers, nn.Linear(8, 4)))
+    module = nn.Sequential(*layers, nn.Linear(8, 4))
+    net = network(torch.jit.trace(module, torch.rand(2, *SHAPE)) if traced else module)
     net.module.to(memory_format=torch.channels_last)
     with channels_last(net):
         assert net.channels_last == fast

@@ -335,7 +335,7 @@ def take_blocks(module: nn.Module, tensors: Iterable[str]) -> None:
 def take_sizes(module: nn.Module, shapes: Mapping[str, torch.Size]) -> None:
     """Gives the layers of `module` the sizes in `shapes`, by the names of their tensors, where these are smaller.
 
-    The first entries are kept. A layer whose sizes are larger, or of other dimensions, is left as it is.
+    The first entries are kept. A tensor whose sizes are larger, of other dimensions or of another kernel is left as it is.
     """
     for name, part in module.named_modules():
         if not isinstance(part, RESIZED):
@@ -344,6 +344,8 @@ def take_sizes(module: nn.Module, shapes: Mapping[str, torch.Size]) -> None:
         for key, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
             shape = shapes.get(f"{name}.{key}" if name else key)
             if shape is None or len(shape) != tensor.ndim or shape == tensor.shape or 0 in shape:
+                continue
+            if shape[2:] != tensor.shape[2:]:  # the size of a kernel
                 continue
             if all(small <= large for small, large in zip(shape, tensor.shape, strict=True)):
                 _put(part, key, tensor.detach()[tuple(slice(size) for size in shape)].clone())
