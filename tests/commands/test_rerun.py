@@ -157,12 +157,6 @@ def test_a_name_that_can_be_no_function_is_refused_before_its_file_runs(hostile)
     ["train", "\ud800"], "train x", [1], [["train"]], None, ["datafree.cli.train"], ["train\n"], ["@run.json"],
 ])  # fmt: skip
 @pytest.mark.usefixtures("here")
-def test_a_student_with_the_code_of_a_trusted_release_needs_trust(command):
-    write_log("distill teacher half --trust --with-code --data digits --out student".split())
-    assert "runs the code that a release holds (--trust)" in command("rerun run.json").line
-
-
-@pytest.mark.usefixtures("here")
 def test_words_that_no_user_can_have_typed_are_refused(command, argv):
     write_log(argv)
     assert "command line" in command("rerun run.json").line
@@ -283,3 +277,9 @@ def test_a_run_that_was_made_from_python_is_said_to_be_and_not_repeated(command,
         f"{here / 'scores.run.json'} names no command line: that run was made from Python, and no command can repeat "
         "it; run that Python code again"
     ).replace(f"{here}/", "")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_student_with_the_code_of_a_trusted_release_needs_trust(command):
+    write_log(["distill", "teacher", "half", "--trust", "--with-code", "--data", "digits", "--out", "student"])
+    assert "runs the code that a release holds (--trust)" in command("rerun run.json").line
