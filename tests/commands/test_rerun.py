@@ -282,4 +282,4 @@ def test_a_run_that_was_made_from_python_is_said_to_be_and_not_repeated(command,
 @pytest.mark.usefixtures("here")
 def test_a_student_with_the_code_of_a_trusted_release_needs_trust(command):
     write_log(["distill", "teacher", "half", "--trust", "--with-code", "--data", "digits", "--out", "student"])
-    assert "runs the code that a release holds (--trust)" in command("rerun run.json").line
+    assert "runs the code that a release holds (--trust)" in command("rerun run.json").err

@@ -14,6 +14,7 @@ from datafree._core.files import read_json
 from datafree.distillation.student_init import init_student_from_teacher
 from datafree.models.memory_format import channels_last
 from datafree.models.reducing import narrower, new_weights, passed_blocks, shallower, take_blocks, take_sizes
+from datafree.runs.provenance import public_settings
 
 SHAPE = (3, 8, 8)
 
@@ -297,3 +298,9 @@ def test_convolutions_whose_gradients_are_wrong_are_not_put_into_channels_last_f
     net.module.to(memory_format=torch.channels_last)
     with channels_last(net):
         assert net.channels_last == fast
+
+
+def test_a_log_names_half_and_shallow_whatever_folders_there_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "half").mkdir()
+    assert [public_settings({"student": name})["student"] for name in ("half", "shallow")] == ["half", "shallow"]

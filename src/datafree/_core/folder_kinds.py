@@ -13,6 +13,7 @@ from .files import read_json
 from .files.paths import MARKER
 
 __all__ = [
+    "REDUCED",
     "CONDENSED",
     "EXPORTED",
     "NO_COPY",
@@ -37,6 +38,10 @@ NO_COPY = (
     "a quantized file only returns logits: it cannot be quantized again, none of its layers can be recorded, and no "
     "gradient passes through it; give the original"
 )
+
+
+REDUCED = ("half", "shallow")
+"""Students that are made of their teacher, whatever folders and files there are of these names."""
 
 
 def is_zoo(name: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 from torch import nn
 
 from .._core.errors import UserError
+from .._core.folder_kinds import REDUCED
 from ..models import zoo
 from ..models.network import Network, copied
 from ..models.reducing import narrower, new_weights, shallower
@@ -41,7 +42,6 @@ class Provenance:
     """Duration of the training."""
 
 
-REDUCED = ("half", "shallow")
 ADVICE = "name one, from the zoo or as file.py:function"
 
 
