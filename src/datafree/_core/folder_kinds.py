@@ -13,11 +13,11 @@ from .files import read_json
 from .files.paths import MARKER
 
 __all__ = [
-    "REDUCED",
     "CONDENSED",
     "EXPORTED",
     "NO_COPY",
     "QUANTIZED",
+    "REDUCED",
     "cache_repository",
     "check_original",
     "is_comparison",
