@@ -277,3 +277,9 @@ def test_a_run_that_was_made_from_python_is_said_to_be_and_not_repeated(command,
         f"{here / 'scores.run.json'} names no command line: that run was made from Python, and no command can repeat "
         "it; run that Python code again"
     ).replace(f"{here}/", "")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_student_with_the_code_of_a_trusted_release_needs_trust(command):
+    write_log(["distill", "teacher", "half", "--trust", "--with-code", "--data", "digits", "--out", "student"])
+    assert "runs the code that a release holds (--trust)" in command("rerun run.json").err

@@ -72,3 +72,10 @@ def test_a_copy_inside_a_deep_copy_shares_what_the_caller_shares():
     memo[id(kept)] = kept
     assert copied(module, memo).conv.weight is kept
     assert copy.deepcopy(module).conv.weight is not kept
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_a_lazy_batch_norm_is_copied():
+    lazy = nn.LazyBatchNorm2d()
+    copied(lazy)(torch.rand(2, 3, 4, 4))
+    assert torch.nn.parameter.is_lazy(lazy.running_mean) and torch.nn.parameter.is_lazy(lazy.weight)

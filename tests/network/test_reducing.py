@@ -13,7 +13,8 @@ from datafree._core.errors import UserError
 from datafree._core.files import read_json
 from datafree.distillation.student_init import init_student_from_teacher
 from datafree.models.memory_format import channels_last
-from datafree.models.reducing import narrower, new_weights, passed_blocks, shallower, take_sizes
+from datafree.models.reducing import narrower, new_weights, passed_blocks, shallower, take_blocks, take_sizes
+from datafree.runs.provenance import public_settings
 
 SHAPE = (3, 8, 8)
 
@@ -125,7 +126,7 @@ def test_what_the_code_expects_in_one_number_is_kept():
     assert shapes(half.module)["first.weight"] == (3, 3, 3, 3)
     assert shapes(half.module)["second.weight"] == (8, 3, 3, 3)
     with pytest.raises(
-        UserError, match=r"^student 'half': the channels of Alone cannot be followed .*; name a student"
+        UserError, match=r"^student 'half': no channels of Alone can be left out, expected .*; name a student"
     ):
         narrower(df.Network(Alone().eval(), input_shape=(1, 1, 4), classes=4))
 
@@ -137,6 +138,14 @@ def test_a_network_of_full_size_takes_the_sizes_and_the_weights_of_its_half(modu
     take_sizes(whole, {name: tensor.shape for name, tensor in half.module.state_dict().items()})
     whole.load_state_dict(half.module.state_dict())
     assert torch.equal(network(whole).predict(pixels), half.predict(pixels))
+
+
+def test_kernels_keep_their_size_and_shared_weights_stay_shared():
+    module = tied()
+    state = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    take_sizes(module, {**state, "stem.weight": torch.Size((8, 3, 1, 1))})
+    assert shapes(module)["stem.weight"] == (8, 3, 3, 3)
+    assert module.blocks[0].conv.weight is module.blocks[1].conv.weight
 
 
 def test_new_weights_depend_on_the_seed_alone_and_not_on_the_teachers():
@@ -152,12 +161,85 @@ def test_new_weights_depend_on_the_seed_alone_and_not_on_the_teachers():
     assert not torch.equal(states[0]["stem.weight"], states[1]["stem.weight"])
 
 
+class Scaled(nn.Linear):
+    """With a parameter that its creation does not draw, and a method that needs an argument."""
+
+    def __init__(self):
+        super().__init__(8, 8)
+        self.gain = nn.Parameter(torch.rand(8) + 0.5)
+
+    def reset_parameters(self, deviation: float | None = None):
+        if deviation is None and hasattr(self, "gain"):
+            raise TypeError("no deviation")
+        super().reset_parameters()
+
+    def forward(self, values):
+        return super().forward(values) * self.gain
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_no_weights_of_the_teacher_are_left_in_new_ones():
+    layers = [
+        nn.utils.weight_norm(nn.Conv2d(3, 8, 3)),
+        nn.utils.spectral_norm(nn.Conv2d(8, 8, 3)),
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 3)),
+    ]
+    teacher = network(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), Scaled(), nn.Linear(8, 4)))
+    fresh = dict(new_weights(teacher, seed=0).module.named_parameters())
+    left = [name for name, tensor in teacher.module.named_parameters() if torch.equal(tensor, fresh[name])]
+    assert left == []
+
+
+class FixedInTraining(Residual):
+    """Expects 8 channels of its stem in training mode alone."""
+
+    def forward(self, pixels):
+        maps = self.stem(pixels)
+        return self.fc(self.blocks(maps + torch.rand(8, 1, 1) if self.training else maps).mean((2, 3)))
+
+
+def test_what_the_code_expects_in_training_is_kept():
+    module = FixedInTraining()
+    module.head = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4))
+    module.fc = nn.Sequential(module.fc, module.head)
+    half = narrower(network(module)).module
+    assert len(half.stem.weight) == 8 and len(half.head[0].weight) == 3
+    half.train()(torch.rand(2, *SHAPE))
+
+
+def test_a_network_of_single_channels_has_no_half():
+    module = nn.Sequential(
+        nn.Conv2d(3, 1, 3), nn.Conv2d(1, 1, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 4)
+    )
+    with pytest.raises(UserError, match=r"no channels of Sequential can be left out, expected .* 2 channels or more"):
+        narrower(network(module))
+
+
+def test_a_network_of_ones_own_with_the_name_of_one_of_the_zoo_has_a_half(pixels):
+    teacher = df.Network(Residual().eval(), input_shape=SHAPE, classes=4, name="resnet18")
+    assert shapes(df.distill(teacher, images=pixels, epochs=1, batch=8).module)["fc.weight"] == (4, 4)
+
+
+def tied():
+    module = Residual()
+    for block in module.blocks[1:]:
+        block.conv.weight = module.blocks[0].conv.weight
+    return module
+
+
+def test_a_block_with_weights_of_another_block_can_be_left_out(pixels, tmp_path):
+    shallow = shallower(network(tied()), pixels)
+    shallow.save_pretrained(tmp_path)
+    assert torch.equal(df.load_model(str(tmp_path), module=tied()).predict(pixels), shallow.predict(pixels))
+
+
 def test_the_blocks_that_change_least_are_left_out_and_their_weights_are_not_needed(pixels):
     teacher = network(Residual(scales=(1.0, 0.0, 1.0)))
     shallow = shallower(teacher, pixels)
     assert passed_blocks(shallow.module) == ["blocks.1"]
     assert torch.allclose(shallow.predict(pixels), teacher.predict(pixels), atol=1e-6)
     whole = Residual(scales=(1.0, 0.0, 1.0))
+    take_blocks(whole, shallow.module.state_dict())
     take_sizes(whole, {name: tensor.shape for name, tensor in shallow.module.state_dict().items()})
     whole.load_state_dict(shallow.module.state_dict())
     assert torch.equal(network(whole).predict(pixels), shallow.predict(pixels))
@@ -203,15 +285,24 @@ def test_a_config_with_another_word_than_true_or_false_is_refused(pixels, tmp_pa
         df.load_model(str(folder), module=Residual())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("traced", [False, True])
 @pytest.mark.parametrize(("channels", "stride", "fast"), [(4, 2, False), (15, 2, False), (16, 2, True), (4, 1, True)])
-def test_convolutions_whose_gradients_are_wrong_are_not_put_into_channels_last_format(channels, stride, fast):
+def test_convolutions_whose_gradients_are_wrong_are_not_put_into_channels_last_format(channels, stride, fast, traced):
     layers = (
         nn.Conv2d(3, channels, 3, padding=1),
         nn.Conv2d(channels, 8, 1, stride),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
-    net = network(nn.Sequential(*layers, nn.Linear(8, 4)))
+    module = nn.Sequential(*layers, nn.Linear(8, 4))
+    net = network(torch.jit.trace(module, torch.rand(2, *SHAPE)) if traced else module)
     net.module.to(memory_format=torch.channels_last)
     with channels_last(net):
         assert net.channels_last == fast
+
+
+def test_a_log_names_half_and_shallow_whatever_folders_there_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "half").mkdir()
+    assert [public_settings({"student": name})["student"] for name in ("half", "shallow")] == ["half", "shallow"]

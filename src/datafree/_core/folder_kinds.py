@@ -17,6 +17,7 @@ __all__ = [
     "EXPORTED",
     "NO_COPY",
     "QUANTIZED",
+    "REDUCED",
     "cache_repository",
     "check_original",
     "is_comparison",
@@ -37,6 +38,10 @@ NO_COPY = (
     "a quantized file only returns logits: it cannot be quantized again, none of its layers can be recorded, and no "
     "gradient passes through it; give the original"
 )
+
+
+REDUCED = ("half", "shallow")
+"""Students that are made of their teacher, whatever folders and files there are of these names."""
 
 
 def is_zoo(name: str) -> bool:

@@ -219,7 +219,7 @@ def _models(values: dict[str, Any]) -> Iterator[str]:
         if hasattr(value, "__dataclass_fields__"):
             yield from _models(vars(value))
         elif key in MODELS or key.endswith("code"):
-            yield from [value] if isinstance(value, str) else value or ()
+            yield from [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else ()
 
 
 def _trusts(values: dict[str, Any]) -> bool:

@@ -8,11 +8,12 @@ from typing import Any, Literal, TypeAlias
 from torch import nn
 
 from .._core.errors import UserError
-from .._core.folder_kinds import is_zoo
+from .._core.folder_kinds import REDUCED
 from ..models import zoo
 from ..models.network import Network, copied
 from ..models.reducing import narrower, new_weights, shallower
 from ..releases.load import new_student_model, without_unused_output
+from ..releases.release import is_of_zoo
 from ..synthesis.generator import untrained
 from ..synthesis.scene import Scene
 from .train_student import check_student
@@ -41,7 +42,6 @@ class Provenance:
     """Duration of the training."""
 
 
-REDUCED = ("half", "shallow")
 ADVICE = "name one, from the zoo or as file.py:function"
 
 
@@ -51,9 +51,11 @@ def student_name(teacher: Network, student: str | None = None, advice: str = ADV
     Other names are returned as they are, and so are these two for a teacher that is not of the zoo. Raises UserError if the
     zoo has no such network for this teacher.
     """
-    if student in REDUCED and not is_zoo(teacher.name):
+    if student is not None and student not in REDUCED:
         return student
-    if student in REDUCED:
+    if not is_of_zoo(teacher):
+        return student or "half"
+    if student is not None:
         name = zoo.narrower(teacher.name) if student == "half" else zoo.shallower(teacher.name)
         if name is None:
             raise UserError(
@@ -61,11 +63,7 @@ def student_name(teacher: Network, student: str | None = None, advice: str = ADV
                 "name the student, from the zoo or as file.py:function"
             )
         return name
-    if student is not None:
-        return student
     name = zoo.half(teacher.name)
-    if name is None and not is_zoo(teacher.name):
-        return "half"
     if name is None:
         raise UserError(f"no student named, and the zoo has no half of {teacher.name}; {advice}")
     return name

@@ -94,7 +94,10 @@ class _Convolutions(TorchDispatchMode):
     miscomputed = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten.convolution.default:
+        if func in (
+            torch.ops.aten.convolution.default,
+            torch.ops.aten._convolution.default,
+        ):  # the second: of traced ones
             weight, stride = args[1], args[3]
             if weight.device.type == "cpu" and weight.shape[1] < FEW_CHANNELS:
                 self.miscomputed |= set(weight.shape[2:]) == {1} and max(stride) > 1

@@ -443,10 +443,15 @@ def copied(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
         for value in vars(part).values():
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
+    for buffer in module.buffers():
+        if torch.nn.parameter.is_lazy(buffer):  # torch copies lazy parameters alone
+            kind = {"device": buffer.device, "dtype": buffer.dtype}
+            memo[id(buffer)] = nn.UninitializedBuffer(**kind)  # pyright: ignore
     with torch.no_grad():
         twin = copy.deepcopy(module, memo)
     for parameter, original in zip(twin.parameters(), module.parameters(), strict=True):
-        parameter.requires_grad_(original.requires_grad)
+        if parameter.requires_grad != original.requires_grad:  # lazy parameters cannot be told, and keep it
+            parameter.requires_grad_(original.requires_grad)
     return twin
 
 

@@ -23,7 +23,16 @@ from .channel_groups import NORMS, ChannelGroup, Place, channel_groups
 from .missing_layers import LAYERS
 from .network import Network, copied
 
-__all__ = ["Passed", "narrower", "new_weights", "pass_blocks", "passed_blocks", "shallower", "take_sizes"]
+__all__ = [
+    "Passed",
+    "narrower",
+    "new_weights",
+    "pass_blocks",
+    "passed_blocks",
+    "shallower",
+    "take_blocks",
+    "take_sizes",
+]
 
 RESIZED = (*LAYERS, *NORMS, nn.LayerNorm)
 """Modules whose tensors may have other sizes than their code gives them."""
@@ -48,12 +57,12 @@ def narrower(network: Network, share: float = 0.5) -> Network:
     masks = _masks(network, groups, share)
     if masks and (narrow := _if_possible(network, masks)) is not None:
         return narrow
-    possible = _possible(network, groups, [], share)
-    narrow = _if_possible(network, _masks(network, possible, share)) if possible else None
+    masks = _masks(network, _possible(network, groups, [], share), share) if masks else {}
+    narrow = _if_possible(network, masks) if masks else None
     if narrow is None:
         raise UserError(
-            f"student 'half': the channels of {network.name} cannot be followed from layer to layer, expected a network "
-            "whose layers pass each other channels; name a student of the same input and classes"
+            f"student 'half': no channels of {network.name} can be left out, expected a network whose layers pass "
+            "each other 2 channels or more that can be followed; name a student of the same input and classes"
         )
     return narrow
 
@@ -131,7 +140,10 @@ def _by_channel(part: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def _if_possible(network: Network, masks: Masks, *, quick: bool = False) -> Network | None:
-    """The network with the kept channels alone; None if it does not work. `quick`: one forward pass is all that is tried."""
+    """The network with the kept channels alone; None if it does not work, or not in training mode, where this one does.
+
+    `quick`: one forward pass in each mode is all that is tried.
+    """
     narrow = replace(network.with_module(copied(network.module)), reduced=True)
     for place, mask in masks.items():
         part = narrow.module.get_submodule(place.layer)
@@ -151,7 +163,15 @@ def _if_possible(network: Network, masks: Masks, *, quick: bool = False) -> Netw
             narrow.check()
     except Exception:  # of anybody's code, which may not take other sizes
         return None
-    return narrow
+    return narrow if _runs_in_training(narrow) or not _runs_in_training(network) else None
+
+
+def _runs_in_training(network: Network) -> bool:
+    try:
+        network.outputs_on_probes(training=True)
+    except Exception:  # of anybody's code
+        return False
+    return True
 
 
 def _put(part: nn.Module, name: str, tensor: Tensor) -> None:
@@ -312,16 +332,20 @@ def passed_blocks(module: nn.Module) -> list[str]:
     return [name for name, part in module.named_modules() if isinstance(part, Passed)]
 
 
+def take_blocks(module: nn.Module, tensors: Iterable[str]) -> None:
+    """Leaves out the blocks of `module` of which none of these names of tensors is."""
+    names = list(tensors)
+    for block in _named_blocks(module):
+        with suppress(AttributeError):  # inside a block that is left out
+            if not any(name.startswith(f"{block}.") for name in names):
+                pass_blocks(module, [block])
+
+
 def take_sizes(module: nn.Module, shapes: Mapping[str, torch.Size]) -> None:
     """Gives the layers of `module` the sizes in `shapes`, by the names of their tensors, where these are smaller.
 
-    The first entries are kept. A layer whose sizes are larger, or of other dimensions, is left as it is. Blocks of which
-    `shapes` has no tensor are left out.
+    The first entries are kept. A tensor whose sizes are larger, of other dimensions or of another kernel is left as it is.
     """
-    for name in _named_blocks(module):
-        with suppress(AttributeError):  # inside a block that is left out
-            if not any(key.startswith(f"{name}.") for key in shapes):
-                pass_blocks(module, [name])
     for name, part in module.named_modules():
         if not isinstance(part, RESIZED):
             continue
@@ -330,34 +354,39 @@ def take_sizes(module: nn.Module, shapes: Mapping[str, torch.Size]) -> None:
             shape = shapes.get(f"{name}.{key}" if name else key)
             if shape is None or len(shape) != tensor.ndim or shape == tensor.shape or 0 in shape:
                 continue
+            if shape[2:] != tensor.shape[2:]:  # the size of a kernel
+                continue
             if all(small <= large for small, large in zip(shape, tensor.shape, strict=True)):
                 _put(part, key, tensor.detach()[tuple(slice(size) for size in shape)].clone())
         if _by_channel(part):
             _take_attributes(part, original)
 
 
+def _draw(tensor: Tensor) -> None:
+    """Draws anew, in place, from a normal distribution with the mean and standard deviation that the values have."""
+    if tensor.is_floating_point() and tensor.numel() > 1 and (deviation := float(tensor.float().std())) > 0:
+        tensor.copy_(float(tensor.float().mean()) + deviation * torch.randn(tensor.shape))
+
+
 @torch.no_grad()
 def new_weights(network: Network, *, seed: int) -> Network:
-    """A copy with random weights that depend only on the seed: those with which its layers are created in torch.
+    """A copy on the CPU with random weights that depend only on the seed: those with which its layers are created in torch.
 
-    Parameters of modules that cannot create theirs anew are drawn from a normal distribution with the mean and standard
-    deviation that they have.
+    Parameters that their modules do not create anew, such as those of weight norm, are drawn from a normal distribution
+    with the mean and standard deviation that they have.
     """
-    module = copied(network.module).train()
+    module = copied(network.module).cpu().train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "weights", network.name))
         for part in module.modules():
-            own_tensors = list(part.parameters(recurse=False))
-            if not own_tensors and not isinstance(part, NORMS):
-                continue
+            before = {name: tensor.clone() for name, tensor in part.named_parameters(recurse=False)}
             reset = getattr(part, "reset_parameters", None)
-            if callable(reset):
-                reset()
-                continue
-            for tensor in own_tensors:
-                if tensor.is_floating_point():
-                    deviation = float(tensor.float().std()) if tensor.numel() > 1 else 0.0
-                    tensor.copy_(float(tensor.float().mean()) + deviation * torch.randn(tensor.shape))
+            if callable(reset) and (before or isinstance(part, NORMS)):
+                with suppress(Exception):  # anybody's code, which may need arguments
+                    reset()
+            for name, tensor in part.named_parameters(recurse=False):
+                if name in before and torch.equal(tensor, before[name]):
+                    _draw(tensor)
     for parameter in module.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(True)

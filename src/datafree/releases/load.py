@@ -29,7 +29,7 @@ from ..models.behaviour import check_state
 from ..models.input_spec import InputSpec
 from ..models.network import PROBES, Network, copied, unwrapped
 from ..models.outputs import output_name
-from ..models.reducing import take_sizes
+from ..models.reducing import take_blocks, take_sizes
 from .builder_names import check_name, pack_command
 from .library_folders import check_named
 from .onnx_import import is_onnx, onnx_files, onnx_network
@@ -409,6 +409,9 @@ def _load(network: Network, tensors: dict[str, Tensor], path: str | Path, key: s
         check_state(network)  # raises: dense tensors cannot be copied into sparse ones
     shared = {name for group in _tied(network) for name in group}
     tensors = named_as_in({name: state[name] for name in state if name not in shared} or state, tensors, path, key)
+    if network.reduced:
+        take_blocks(network.module, tensors)  # before tensors get the names of those that they are shared with
+        state = network.module.state_dict()
     tensors = _untied(network, tensors, path)
     tensors = _without_unused(network.module, state, tensors)
     if network.reduced:

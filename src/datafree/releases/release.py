@@ -76,6 +76,7 @@ __all__ = [
     "RELEASE_FOLDER",
     "Release",
     "architecture_of",
+    "is_of_zoo",
     "is_release",
     "is_zoo",
     "mend_card",
@@ -262,15 +263,17 @@ def architecture_of(network: Network) -> str:
     """Its name in config.json: the zoo name if its weights fit that architecture, otherwise `custom:` and the name of the
     function that builds it, never a path.
     """
-    if is_zoo(network.name) and _is_of_zoo(network):
+    if is_of_zoo(network):
         return network.name
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _short_name(network)).strip(".-")
     name = name[:LONGEST_OWN] or "network"
     return CUSTOM + safe_name(f"{name}-network" if is_device(name) else name)
 
 
-def _is_of_zoo(network: Network) -> bool:
-    """Whether its weights have the names and shapes of the zoo's network of that name."""
+def is_of_zoo(network: Network) -> bool:
+    """Whether its name is of the zoo, and its weights have the names and shapes of the zoo's network of that name."""
+    if not is_zoo(network.name):
+        return False
     try:
         built = zoo.on_meta(network.name, network.spec)
     except UserError:

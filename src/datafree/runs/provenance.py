@@ -11,7 +11,7 @@ from typing import Any
 from .._core.code_names import code_name
 from .._core.errors import UserError
 from .._core.files import read_json, sha256_file
-from .._core.folder_kinds import is_zoo
+from .._core.folder_kinds import REDUCED, is_zoo
 from ..data import names as data_names
 
 __all__ = ["IN_MEMORY", "hash_of", "is_known", "place", "public_paths", "public_settings", "shown"]
@@ -43,6 +43,8 @@ def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     public = {key: _public(value, key in PLACES or key.endswith("code")) for key, value in shared.items()}
     if isinstance(shared.get("data"), (str, Path)) and not is_known(str(shared["data"])):
         public["data"] = _kind(Path(shared["data"]))  # its images' hash is among the inputs
+    if shared.get("student") in REDUCED:
+        public["student"] = shared["student"]
     return public
 
 

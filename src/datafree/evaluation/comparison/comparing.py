@@ -20,6 +20,7 @@ from ...distillation.views import check_shift
 from ...models import zoo
 from ...models.network import Network
 from ...records.record import Record
+from ...releases.release import is_of_zoo
 from .cell import Cell, CellResult, Student
 from .methods import MethodLike, compared_methods, label_of
 from .plan import KIND, ComparisonPlan
@@ -146,7 +147,7 @@ def compare(
 
 def _students(students: StudentsLike | None, teacher: Network, seed: int) -> tuple[Student, ...]:
     """The students. Raises UserError for one that does not fit the teacher, and for two of one name."""
-    if students is None and zoo.half(teacher.name) is None and zoo.narrower(teacher.name) is not None:
+    if students is None and is_of_zoo(teacher) and zoo.half(teacher.name) is None and zoo.narrower(teacher.name):
         students = "half"
     many = students is not None and not isinstance(students, (str, Network, nn.Module))
     sources: Sequence[Any] = students if many else [students]  # type: ignore[assignment]
