@@ -17,12 +17,11 @@ from datafree.quantization.settings import FineTuning
 
 @pytest.mark.usefixtures("here")
 def test_a_module_is_offered_to_python_alone():
-    teacher = df.load_model("teacher")
-    own = df.Network(teacher.module, teacher.spec, "own")
-    with pytest.raises(df.UserError, match=r"no half of own; name one, from the zoo or as file.py:function$"):
-        student_name(own)
-    with pytest.raises(df.UserError, match=r"no half of own; .* or as file.py:function, or give a module$"):
-        df.distill(own, images="set")
+    narrow = df.new_model("resnet8/16", df.load_model("teacher").spec, seed=0)
+    with pytest.raises(df.UserError, match=r"no half of resnet8/16; name one, from the zoo or as file.py:function$"):
+        student_name(narrow)
+    with pytest.raises(df.UserError, match=r"no half of resnet8/16; .* or as file.py:function, or give a module$"):
+        df.distill(narrow, images="set")
 
 
 def test_a_count_of_threads_that_no_processor_has_is_refused_at_once(refused):
