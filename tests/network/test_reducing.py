@@ -64,6 +64,18 @@ class Mixed(nn.Module):
         return self.fc(self.layer_norm(maps.mean((2, 3))))
 
 
+class WideNorm(nn.Module):
+    """A layer norm over channels and pixels, which keeps its channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.LayerNorm((4, 8, 8))
+        self.second, self.fc = nn.Conv2d(4, 6, 1), nn.Linear(6, 4)
+
+    def forward(self, pixels):
+        return self.fc(torch.relu(self.second(self.norm(self.first(pixels)))).mean((2, 3)))
+
+
 class FixedView(nn.Module):
     """Expects 8 channels of `second`, whatever it writes."""
 
@@ -131,7 +143,7 @@ def test_what_the_code_expects_in_one_number_is_kept():
         narrower(df.Network(Alone().eval(), input_shape=(1, 1, 4), classes=4))
 
 
-@pytest.mark.parametrize("module", [Residual, Mixed, FixedView])
+@pytest.mark.parametrize("module", [Residual, Mixed, WideNorm, FixedView])
 def test_a_network_of_full_size_takes_the_sizes_and_the_weights_of_its_half(module, pixels):
     half = new_weights(narrower(network(module())), seed=0)
     whole = module()

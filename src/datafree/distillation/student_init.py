@@ -19,7 +19,7 @@ from .._core.errors import UserError
 from .._core.seeds import stream
 from ..models.channel_groups import ChannelGroup, Place, channel_groups
 from ..models.network import Network, copied, frozen
-from ..models.reducing import pass_blocks, passed_blocks
+from ..models.reducing import pass_block, passed_blocks
 from ..synthesis.generator import untrained
 from ..synthesis.scene import Scene
 
@@ -98,8 +98,9 @@ def _aligned(student: Network, teacher: Network) -> Network | None:
         return teacher
     if passed := passed_blocks(student.module):
         module = copied(teacher.module)
-        with suppress(AttributeError, KeyError):  # of a teacher without such blocks
-            pass_blocks(module, passed)
+        with suppress(AttributeError):  # of a teacher without such blocks
+            for name in passed:
+                pass_block(module, name)
         teacher = teacher.with_module(module)
         return teacher if _same_layers(student, teacher) else None
     shallower = without_blocks(teacher, student)

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -22,7 +23,7 @@ from . import hooks
 from .missing_layers import LAYERS
 from .network import Network, copied
 
-__all__ = ["ChannelGroup", "Place", "channel_groups"]
+__all__ = ["ChannelGroup", "Place", "by_channel", "channel_groups"]
 
 Side = Literal["out", "in", "norm"]
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.PReLU)
@@ -202,10 +203,18 @@ def _is_layer_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1
 
 
+def by_channel(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a layer with an entry per channel in their first dimension, by name."""
+    tensors = dict(chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False)))
+    tensors = {name: tensor for name, tensor in tensors.items() if tensor.ndim}
+    channels = next(map(len, tensors.values()), 0)
+    return {name: tensor for name, tensor in tensors.items() if len(tensor) == channels}
+
+
 def _entries(module: nn.Module) -> int:
     """Number of channels of a norm's tensors; 0 if it has none, or one entry for all channels, as PReLU by default."""
-    tensors = [tensor for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)) if tensor.ndim]
-    return len(tensors[0]) if tensors and not (isinstance(module, nn.PReLU) and len(tensors[0]) == 1) else 0
+    channels = next(map(len, by_channel(module).values()), 0)
+    return 0 if isinstance(module, nn.PReLU) and channels == 1 else channels
 
 
 def _is_depthwise(module: nn.Module) -> bool:

@@ -63,7 +63,7 @@ def _restore(originals: Sequence[tuple[Tensor, Tensor]]) -> None:
 
 
 def _runs(network: Network) -> bool:
-    """Whether the network runs in channels-last format in all `MODES`."""
+    """Whether the network runs in channels-last format in all `MODES`, without convolutions whose gradients are wrong."""
     spec = network.spec
     twin = network.with_module(copied(network.module))  # a batch norm in training would update its statistics
     image = torch.full((1, *spec.shape), (spec.low + spec.high) / 2, device=network.device)
@@ -94,10 +94,7 @@ class _Convolutions(TorchDispatchMode):
     miscomputed = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (
-            torch.ops.aten.convolution.default,
-            torch.ops.aten._convolution.default,
-        ):  # the second: of traced ones
+        if func in (torch.ops.aten.convolution.default, torch.ops.aten._convolution.default):  # the latter if traced
             weight, stride = args[1], args[3]
             if weight.device.type == "cpu" and weight.shape[1] < FEW_CHANNELS:
                 self.miscomputed |= set(weight.shape[2:]) == {1} and max(stride) > 1

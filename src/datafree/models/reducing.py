@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import kl_div
 
 from .._core.errors import UserError
 from .._core.seeds import seed_of
-from .channel_groups import NORMS, ChannelGroup, Place, channel_groups
+from .channel_groups import NORMS, ChannelGroup, Place, by_channel, channel_groups
 from .missing_layers import LAYERS
 from .network import Network, copied
 
@@ -27,7 +28,7 @@ __all__ = [
     "Passed",
     "narrower",
     "new_weights",
-    "pass_blocks",
+    "pass_block",
     "passed_blocks",
     "shallower",
     "take_blocks",
@@ -53,11 +54,7 @@ def narrower(network: Network, share: float = 0.5) -> Network:
     removal the network does not allow, since its code expects a fixed number of them, is kept whole. Raises UserError if
     that is so for all of them.
     """
-    groups = _removable(network)
-    masks = _masks(network, groups, share)
-    if masks and (narrow := _if_possible(network, masks)) is not None:
-        return narrow
-    masks = _masks(network, _possible(network, groups, [], share), share) if masks else {}
+    masks = _masks(network, _possible(network, _removable(network), [], share), share)
     narrow = _if_possible(network, masks) if masks else None
     if narrow is None:
         raise UserError(
@@ -123,20 +120,13 @@ def _together(network: Network, place: Place, positions: int) -> int:
 
 
 def _width(part: nn.Module, place: Place) -> int:
-    if place.side == "norm":
-        return len(_by_channel(part)[0][1])
-    if place.side == "in" and isinstance(part, nn.modules.conv._ConvNd):
-        return part.in_channels
-    weight = part.weight
-    assert isinstance(weight, Tensor)
-    return weight.shape[int(place.side == "in")]
+    if place.side != "in":
+        return _channels(part)
+    return part.in_features if isinstance(part, nn.Linear) else part.in_channels  # type: ignore[return-value]
 
 
-def _by_channel(part: nn.Module) -> list[tuple[str, Tensor]]:
-    """The tensors with an entry per channel in their first dimension, by name."""
-    tensors = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
-    tensors = [(name, tensor) for name, tensor in tensors if tensor.ndim]
-    return [(name, tensor) for name, tensor in tensors if len(tensor) == len(tensors[0][1])]
+def _channels(part: nn.Module) -> int:
+    return len(next(iter(by_channel(part).values())))
 
 
 def _if_possible(network: Network, masks: Masks, *, quick: bool = False) -> Network | None:
@@ -150,9 +140,7 @@ def _if_possible(network: Network, masks: Masks, *, quick: bool = False) -> Netw
         dim = int(place.side == "in")
         if dim and getattr(part, "groups", 1) > 1:  # its weights have only the inputs of a group
             continue
-        named = [("weight", part.weight)] if dim else _by_channel(part)
-        for name, tensor in named:
-            assert isinstance(tensor, Tensor)
+        for name, tensor in ({"weight": part.get_parameter("weight")} if dim else by_channel(part)).items():
             _put(part, name, tensor.detach().index_select(dim, mask.nonzero()[:, 0].to(tensor.device)))
     for layer in dict.fromkeys(place.layer for place in masks):
         _take_attributes(narrow.module.get_submodule(layer), network.module.get_submodule(layer))
@@ -194,15 +182,15 @@ def _take_attributes(part: nn.Module, original: nn.Module) -> None:
             part.groups = len(part.weight) * original.groups // original.out_channels
         part.in_channels = part.weight.shape[1] * part.groups
     elif isinstance(part, nn.LayerNorm):
-        part.normalized_shape = tuple(next(iter(_by_channel(part)))[1].shape)
+        part.normalized_shape = tuple(next(iter(by_channel(part).values())).shape)
     elif isinstance(part, nn.GroupNorm):
         assert isinstance(original, nn.GroupNorm)
-        part.num_channels = len(_by_channel(part)[0][1])
+        part.num_channels = _channels(part)
         part.num_groups = max(1, part.num_channels * original.num_groups // original.num_channels)
     else:
         for name in ("num_features", "num_parameters"):
             if isinstance(getattr(part, name, None), int):
-                setattr(part, name, len(_by_channel(part)[0][1]))
+                setattr(part, name, _channels(part))
 
 
 class Passed(nn.Module):
@@ -227,16 +215,16 @@ def shallower(network: Network, pixels: Tensor, share: float = 1 / 3) -> Network
     shallow = replace(network.with_module(copied(network.module)), reduced=True)
     changes: dict[str, float] = {}
     for name in removable:
-        part = _passed(shallow.module, name)
+        block = pass_block(shallow.module, name)
         with suppress(Exception):  # anybody's code, which may not work without it
             logits = shallow.predict(pixels).log_softmax(1)
-            changes[name] = float((expected.exp() * (expected - logits)).sum(1).mean())
-        _put_block(shallow.module, name, part)
+            changes[name] = float(kl_div(logits, expected, reduction="batchmean", log_target=True))
+        shallow.module.set_submodule(name, block)
     left = Counter(name.rpartition(".")[0] for name in blocks)
     for name in sorted(changes, key=lambda name: changes[name]):
         container = name.rpartition(".")[0]
         if len(passed_blocks(shallow.module)) < max(1, int(share * len(blocks))) and left[container] > 1:
-            pass_blocks(shallow.module, [name])
+            pass_block(shallow.module, name)
             left[container] -= 1
     if not passed_blocks(shallow.module):
         raise UserError(
@@ -309,22 +297,11 @@ def _named_blocks(module: nn.Module) -> list[str]:
     return names
 
 
-def pass_blocks(module: nn.Module, names: Iterable[str]) -> None:
-    """Leaves these blocks out, in place."""
-    for name in names:
-        _passed(module, name)
-
-
-def _passed(module: nn.Module, name: str) -> nn.Module:
-    """Leaves a block out, in place, and returns it."""
-    part = module.get_submodule(name)
-    _put_block(module, name, Passed())
-    return part
-
-
-def _put_block(module: nn.Module, name: str, part: nn.Module) -> None:
-    container, _, key = name.rpartition(".")
-    module.get_submodule(container)._modules[key] = part
+def pass_block(module: nn.Module, name: str) -> nn.Module:
+    """Leaves a block out, in place, and returns it. Raises AttributeError for a module without it."""
+    block = module.get_submodule(name)
+    module.set_submodule(name, Passed())
+    return block
 
 
 def passed_blocks(module: nn.Module) -> list[str]:
@@ -338,7 +315,7 @@ def take_blocks(module: nn.Module, tensors: Iterable[str]) -> None:
     for block in _named_blocks(module):
         with suppress(AttributeError):  # inside a block that is left out
             if not any(name.startswith(f"{block}.") for name in names):
-                pass_blocks(module, [block])
+                pass_block(module, block)
 
 
 def take_sizes(module: nn.Module, shapes: Mapping[str, torch.Size]) -> None:
@@ -358,7 +335,7 @@ def take_sizes(module: nn.Module, shapes: Mapping[str, torch.Size]) -> None:
                 continue
             if all(small <= large for small, large in zip(shape, tensor.shape, strict=True)):
                 _put(part, key, tensor.detach()[tuple(slice(size) for size in shape)].clone())
-        if _by_channel(part):
+        if by_channel(part):
             _take_attributes(part, original)
 
 
