@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .distillation.kl import kl
     from .distillation.online.history import History
     from .distillation.online.settings import OnlineDistillation
+    from .distillation.prune import prune
     from .distillation.schedule import Distillation
     from .distillation.sources import FreshImages, MixedImages, StoredImages, fresh_images, soft_labelled, stored_images
     from .distillation.train import train
@@ -111,6 +112,7 @@ _HOMES = {
     "normalisations": "evaluation.normalisation",
     "method": "synthesis.methods",
     "preset": "records.presets",
+    "prune": "distillation.prune",
     "quantize": "quantization",
     "record": "records.record",
     "report": "evaluation.report.collect",
@@ -173,6 +175,7 @@ __all__ = [
     "new_model",
     "normalisations",
     "preset",
+    "prune",
     "record",
     "report",
     "sample",

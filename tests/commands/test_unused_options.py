@@ -59,7 +59,7 @@ def test_online_distillation_refuses_an_option_without_effect(command, refused, 
 
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
-    "flags", ["--condensed few --guidance 0 --bend 2", "--preset dfad", "--preset dafl", "--keep last"]
+    "flags", ["--condensed few --guidance 0 --bend 2", "--preset dfad", "--preset dafl", "--keep-student last"]
 )
 def test_online_distillation_accepts_what_has_an_effect(command, flags):
     assert command("condense random --data digits --per-class 1 --teacher teacher --out few --quiet").code == 0

@@ -13,7 +13,9 @@ from datafree._core.errors import UserError
 from datafree._core.files import read_json
 from datafree.distillation.student_init import init_student_from_teacher
 from datafree.models.memory_format import channels_last
-from datafree.models.reducing import narrower, new_weights, passed_blocks, shallower, take_blocks, take_sizes
+from datafree.models.reducing import new_weights, passed_blocks, take_blocks, take_sizes
+from datafree.pruning.blocks import shallower
+from datafree.pruning.channels import narrower
 from datafree.runs.provenance import public_settings
 
 SHAPE = (3, 8, 8)

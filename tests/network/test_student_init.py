@@ -10,23 +10,15 @@ from torch import Tensor, nn
 
 from datafree._core.errors import UserError
 from datafree.data import load
-from datafree.distillation import student_init
-from datafree.distillation.student_init import (
-    _choose,
-    _Moments,
-    _parts,
-    _Reader,
-    _reconstruction,
-    copy_teacher_channels,
-    init_student_from_teacher,
-    same_architecture,
-)
+from datafree.distillation.student_init import init_student_from_teacher, same_architecture
 from datafree.distillation.students import student_name
 from datafree.distillation.train import train
 from datafree.distillation.training_loop import Schedule
 from datafree.evaluation.accuracy import evaluate
 from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
+from datafree.pruning import selection
+from datafree.pruning.selection import _choose, _Moments, _parts, _Reader, _reconstruction, copy_teacher_channels
 from datafree.releases.load import new_model
 from datafree.synthesis.generator import untrained
 from datafree.synthesis.scene import Scene
@@ -231,7 +223,7 @@ def test_of_many_channels_several_are_taken_at_a_time_and_none_that_repeats(monk
     moments.add(rows)
     layer = reader(moments, weight, True)
     (one,) = _choose([layer], [40], [20])
-    monkeypatch.setattr(student_init, "ROUNDS", 7)
+    monkeypatch.setattr(selection, "ROUNDS", 7)
     (several,) = _choose([layer], [40], [20])
     share, other = _reconstruction(layer, one)[0], _reconstruction(layer, several)[0]
     assert len(several) == 20 == len(several.unique()) and share.shape == other.shape == (40, 20)

@@ -25,6 +25,7 @@ FLAG_NAMES = {
     ("MomentMatching", "smooth"): "total-variation",
     ("Moments", "scale"): "activation-scale",
     ("OnlineDistillation", "generator_rate"): "generator-learning-rate",
+    ("OnlineDistillation", "keep"): "keep-student",
     ("OnlineDistillation", "kind"): "disagreement-kind",
     ("OnlineDistillation", "student_rate"): "student-learning-rate",
     ("Vae", "vae_rate"): "vae-learning-rate",

@@ -25,10 +25,12 @@ from .settings import first_problem, modern
 from .slots import Slots, expected, fault, moments_of
 
 __all__ = [
+    "ADVICE",
     "Environment",
     "StateHeader",
     "check_room_for",
     "check_state",
+    "has_identity",
     "load_optimizer",
     "load_state",
     "open_state",
@@ -162,6 +164,12 @@ def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any], 
 def check_state(path: Path, kind: str, identity: dict[str, Any]) -> None:
     """Like `open_state`, for the fields that all kinds share and the parts of the identity known before the work."""
     open_state(path, kind, _AnyHeader, identity, partly=True)
+
+
+def has_identity(path: Path, kind: str, identity: dict[str, Any]) -> bool:
+    """Whether the state has exactly this identity. Raises UserError if it is damaged."""
+    _, content = _header(path, kind)
+    return content.get("identity") == json.loads(json.dumps(identity))
 
 
 def load_state(path: Path, kind: str, header: StateHeader, layout: Slots) -> dict[str, Tensor]:

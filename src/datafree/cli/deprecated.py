@@ -36,6 +36,7 @@ _ONLINE = {
     "--replayed": "--replay-fraction",
     "--sharpness": "--disagreement-temperature",
     "--steer": "--latent-step",
+    "--keep": "--keep-student",
     "--kind": "--disagreement-kind",
     "--generator-rate": "--generator-learning-rate",
     "--student-rate": "--student-learning-rate",

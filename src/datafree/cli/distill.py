@@ -3,8 +3,9 @@
 # Annotations are evaluated: the options are classes that are made from settings.
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,9 +36,10 @@ from .synthesize import DEFAULT, METHODS
 
 if TYPE_CHECKING:
     from ..distillation.distill import DistillationPlan
+    from ..distillation.prune import PruningPlan
     from ..models.network import Network
 
-__all__ = ["app", "distill", "fresh_app", "fresh_command"]
+__all__ = ["TRAINING", "app", "distill", "fresh_app", "fresh_command", "run_distillation"]
 
 app = App(name="distill")
 fresh_app = App(
@@ -138,7 +140,7 @@ def distill(
             "datafree distill online"
         )
     learned = {"images": images, **options}
-    _distill(teacher, student, out, learned, start, values(settings), with_code, data, source, run)
+    run_distillation(teacher, student, out, learned, start, values(settings), with_code, data, source, run)
 
 
 def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
@@ -190,18 +192,23 @@ def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
         except UserError as error:  # its flags may begin with --method-
             raise UserError(f"method.{error}" if IS_FIELD.match(str(error)) else str(error)) from None
         options = {"method": chosen, "epoch_images": epoch_images}
-        _distill(teacher, student, out, options, start, values(settings), with_code, data, source, run)
+        run_distillation(teacher, student, out, options, start, values(settings), with_code, data, source, run)
 
     return fresh
 
 
 @together()
-def _distill(
+def run_distillation(
     teacher: str, student: str | None, out: Path, options: dict[str, Any], start: Start, changes: dict[str, Any],
-    with_code: bool, data: Data | None, source: Model | None, run: Run | None,
+    with_code: bool, data: Data | None, source: Model | None, run: Run | None, *,
+    pruning: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
-    """`options` are those of `plan_distillation` that say what the student learns from; without any it is real data."""
+    """`options` are those of `plan_distillation` that say what the student learns from; without any it is real data.
+
+    `pruning` has the arguments of `plan_pruning` for a student that is the pruned teacher.
+    """
     from ..distillation.distill import plan_distillation
+    from ..distillation.prune import PruningPlan, plan_pruning
     from ..distillation.students import student_name
     from ..evaluation.accuracy import evaluate
     from ..evaluation.student_release import write_student
@@ -218,29 +225,33 @@ def _distill(
         check_code(teacher, source, network)
     else:
         check_record(options["method"], network, source, record)
-    name = student_name(network, student)
+    verb, name = ("distill", student_name(network, student)) if pruning is None else ("prune", network.name)
     sets = {role: path for role in ("condensed", "images") if (path := options.get(role)) is not None}
     real = load_data(data, "train") if not sets and "method" not in options else None
     learned: dict[str, Any] = dict(options) if real is None else {**options, "images": real}
     if "images" in sets and not (sets["images"] / "set.json").is_file():
         SyntheticSet.open(sets["images"])  # raises what is wrong: other images come as --data
-    with bar(f"distill {name}", run.quiet) as progress:
-        plan = plan_distillation(
-            network, name, record=record, start=start, seed=run.seed, progress=progress, **changes, **learned,
-        )  # fmt: skip
+    with bar(f"{verb} {name}", run.quiet) as progress:
+        common = {"seed": run.seed, "progress": progress, **changes, **learned}
+        if pruning is None:
+            plan = plan_distillation(network, name, record=record, start=start, **common)
+        else:
+            plan = plan_pruning(network, **pruning, **common)
     plan = plan.with_temperature_of(earlier_settings(out))
     student_network, chosen, settings = plan.student, plan.chosen, plan.settings
     code = code_for_student(name, student_network, with_code, teacher=teacher, source=source)
     test = test_data(student_network, data, complete=real is not None)
     no_set = {"images": None} if "method" not in options else {}
+    student_of = {"student": name} if pruning is None else dict(pruning)
     logged = {
-        "teacher": teacher, "student": name, "learns_from": chosen.description, **no_set, **sets, **chosen.settings,
+        "teacher": teacher, **student_of, "learns_from": chosen.description, **no_set, **sets, **chosen.settings,
         **asdict(data), **settings.model_dump(), **({} if start == "random" else {"start": start}), **settings_of(source),
         **asdict(run), **({"with_code": True} if with_code else {}),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, role="teacher", record=record is not None)
-    log = RunLog("distill", logged, {
-        **inputs, **code_of("student", name), **code_of_settings("method", chosen.method), **sets,
+    student_code = code_of("student", name) if pruning is None else {}
+    log = RunLog(verb, logged, {
+        **inputs, **student_code, **code_of_settings("method", chosen.method), **sets,
     }, real, test)  # fmt: skip
     read = {
         "teacher": network.fingerprint(),
@@ -248,24 +259,53 @@ def _distill(
         "sets": [*map(hash_of, sets.values())],
     }
     folders = output_folder(out, RELEASE_FOLDER, log, reads=[teacher, *sets.values()])
-    with folders as folder, bar(f"distill {name}", run.quiet) as progress:
+    with folders as folder, bar(f"{verb} {name}", run.quiet) as progress:
         if folder is None:
             return
         if main_process():
             _say_before(plan, settings.epochs)
         state, identity = folder / STATE, {**identity_of(log.content["settings"], student_network, log), **read}
-        student_network = plan.run(state=state, identity=identity, progress=progress)
+        if isinstance(plan, PruningPlan):
+            measured = None if test is None else partial(_accuracy, data=test)
+            student_network = plan.run(state=state, identity=identity, accuracy=measured, progress=progress)
+        else:
+            student_network = plan.run(state=state, identity=identity, progress=progress)
         if not main_process():
             return
         evaluation = None if test is None else evaluate(student_network, test, network)
+        original = None if test is None or pruning is None else evaluate(network, test)
         data_name = "" if test is None else test.public
         result = write_student(folder, student_network, log, evaluation, data_name, code=code)
+    _say_rounds(student_network, original)
     _say(folder, student_network, network, result)
     say_batch(settings.batch, len(chosen.source))
     say_start(start, student_network.training.started_from_teacher)
 
 
-def _say_before(plan: "DistillationPlan", epochs: int) -> None:
+def _accuracy(network: "Network", data: Any) -> float:
+    from ..evaluation.accuracy import evaluate
+
+    return evaluate(network, data).accuracy
+
+
+def _say_rounds(student: "Network", original: Any) -> None:
+    """What pruning left, before each repair."""
+    from ..distillation.prune import PrunedNetwork
+
+    if not isinstance(student, PrunedNetwork):
+        return
+    if original is not None:
+        print(f"accuracy before pruning {original.accuracy:.2f} %")
+    for number, entry in enumerate(student.rounds, 1):
+        which = f" in round {number} of {len(student.rounds)}" if len(student.rounds) > 1 else ""
+        accuracy = "" if entry.accuracy is None else f"accuracy {entry.accuracy:.2f} %, "
+        print(
+            f"pruned{which} to {entry.weights:,} weights: {accuracy}agreement {entry.agreement:.2f} % on the images it "
+            "learns from, before the repair"
+        )
+
+
+def _say_before(plan: "DistillationPlan | PruningPlan", epochs: int) -> None:
     """Prints what should be known before the training: the cost of fresh images, and images of little worth."""
     if plan.chosen.method is not None:
         _say_cost(plan.chosen.method, len(plan.chosen.source), epochs)

@@ -21,9 +21,9 @@ from .settings_source import family
 
 __all__ = ["check"]
 
-TRAINED = ("record", "synthesize", "expand", "distill", "quantize", "evaluate", "similarity", "compare")
+TRAINED = ("record", "synthesize", "expand", "distill", "prune", "quantize", "evaluate", "similarity", "compare")
 """Verbs whose first argument is a trained network."""
-CHANGED = ("record", "synthesize", "expand", "quantize", "compare")
+CHANGED = ("record", "synthesize", "expand", "prune", "quantize", "compare")
 """Verbs that need its gradients, layers or weights; for the others its answers are enough."""
 FRESH = ("train", "pack")
 

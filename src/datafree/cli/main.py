@@ -38,7 +38,7 @@ __all__ = ["main"]
 
 PARALLEL = ("train", "distill", "synthesize", "expand")
 """What the processes of a torchrun share out; the others would do the same thing in the same place, each of them."""
-RESUMES = ("train", "record", "distill", "synthesize", "expand", "condense", "quantize", "compare")
+RESUMES = ("train", "record", "distill", "synthesize", "expand", "condense", "prune", "quantize", "compare")
 """What goes on, once stopped, from the part that is complete."""
 LESS = {
     "train": "a smaller --batch or --limit",
@@ -48,6 +48,7 @@ LESS = {
     "synthesize": "a smaller --chunk or fewer --workers",
     "expand": "a smaller --chunk or fewer --workers",
     "distill": "a smaller --batch or fewer images",
+    "prune": "a smaller --batch or fewer images",
     "quantize": "fewer --images",
     "evaluate": "a smaller --limit",
     "similarity": "fewer --images",

@@ -133,9 +133,10 @@ class DistillationPlan:
         identity: dict[str, Any] | None = None,
         score: Callable[[Network], float] | None = None,
         on_epoch: Callable[[Network, Curve], None] | None = None,
+        replaces: dict[str, Any] | None = None,
         progress: Progress = silent,
     ) -> DistilledNetwork:
-        """Trains the plan's student; see `distill`."""
+        """Trains the plan's student; see `distill`. `replaces` is that of `training_loop.fit`."""
         student, source, began = self.student, self.chosen.source, time.perf_counter()
         if state is not None and identity is None:
             identity = self.identity()
@@ -146,7 +147,7 @@ class DistillationPlan:
         with channels_last(self.teacher, student):  # views are labelled by the teacher in every step
             curve = train_student(
                 self.teacher, student, views, self.settings, seed=self.seed, state=state, identity=identity, score=score,
-                on_epoch=on_epoch, progress=progress,
+                on_epoch=on_epoch, replaces=replaces, progress=progress,
             )  # fmt: skip
         pixels, logits = next(iter(source.epoch(0, 0, COMPARED)))
         training = Training(

@@ -11,7 +11,9 @@ from .._core.errors import UserError
 from .._core.folder_kinds import REDUCED
 from ..models import zoo
 from ..models.network import Network, copied
-from ..models.reducing import narrower, new_weights, shallower
+from ..models.reducing import new_weights
+from ..pruning.blocks import shallower
+from ..pruning.channels import narrower
 from ..releases.load import new_student_model, without_unused_output
 from ..releases.release import is_of_zoo
 from ..synthesis.generator import untrained

@@ -44,13 +44,15 @@ def train_student(
     identity: dict[str, Any] | None = None,
     score: Callable[[Network], float] | None = None,
     on_epoch: Callable[[Network, Curve], None] | None = None,
+    replaces: dict[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Curve:
     """Trains `student` in place on `source`, whose targets are the teacher's logits; it ends with the last epoch's weights.
 
     `distill` calls this after choosing student and source. With a `state` path, everything is saved there after each epoch,
-    and a call with the same `identity` continues from it. `on_epoch` is called with the student and the curve after every
-    epoch. Raises UserError if student and teacher differ in classes or input.
+    and a call with the same `identity` continues from it; a state whose identity is `replaces` is written over. `on_epoch`
+    is called with the student and the curve after every epoch. Raises UserError if student and teacher differ in classes or
+    input.
     """
     check_student(student, teacher, source.spec)
     _check_source(source, teacher)
@@ -66,6 +68,7 @@ def train_student(
         return difference.square().mean()
 
     options: dict[str, Any] = {"seed": seed, "state": state, "identity": identity, "score": score, "on_epoch": on_epoch}
+    options["replaces"] = replaces
     return fit(student, source, loss, settings, progress=progress, **options)
 
 

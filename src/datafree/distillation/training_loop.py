@@ -24,6 +24,7 @@ from .._core.resume import (
     Environment,
     StateHeader,
     check_room_for,
+    has_identity,
     load_optimizer,
     load_state,
     open_state,
@@ -79,11 +80,13 @@ def fit(
     identity: dict[str, Any] | None = None,
     score: Callable[[Network], float] | None = None,
     on_epoch: Callable[[Network, Curve], None] | None = None,
+    replaces: dict[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Curve:
     """Trains `network` in place. It ends in eval mode with the weights of the last epoch.
 
-    With a `state` path, everything is saved there after each epoch, and a run with the same `identity` continues from it.
+    With a `state` path, everything is saved there after each epoch, and a run with the same `identity` continues from it. A
+    state whose identity is `replaces`, that of an earlier part of the same work, is written over after the first epoch.
     Raises UserError if the loss is not finite.
 
     Under torchrun every process takes its part of each batch; `loss` must be a mean over images. Batches, their order and
@@ -95,7 +98,8 @@ def fit(
         check_learns(network)
         note_emulation(schedule.precision, network.device)
         check_batch(network, min(schedule.batch, len(source)) // world.size)
-        return _fit(network, source, loss, schedule, seed, (state, identity or {}), (score, on_epoch), progress, world)
+        saved = state, identity or {}, replaces
+        return _fit(network, source, loss, schedule, seed, saved, (score, on_epoch), progress, world)
 
 
 def new_optimizer(schedule: Schedule, module: nn.Module) -> Optimizer:
@@ -117,11 +121,12 @@ def checked_score(value: Any) -> float:
 
 
 def _fit(
-    network: Network, source: Source, loss: Loss, schedule: Schedule, seed: int, saved: tuple[Path | None, dict[str, Any]],
+    network: Network, source: Source, loss: Loss, schedule: Schedule, seed: int,
+    saved: tuple[Path | None, dict[str, Any], dict[str, Any] | None],
     calls: tuple[Callable[[Network], float] | None, Callable[[Network, Curve], None] | None], progress: Progress,
     world: World,
 ) -> Curve:  # fmt: skip
-    (state, identity), (score, on_epoch) = saved, calls
+    (state, identity, replaces), (score, on_epoch) = saved, calls
     steps = max(1, len(source) // min(schedule.batch, len(source)))
     optimizer = new_optimizer(schedule, network.module)
     broadcast(network.module)
@@ -132,7 +137,7 @@ def _fit(
     def read_saved() -> tuple[FitHeader, dict[str, Tensor]] | None:
         environment, scored = Environment.here(), schedule.epochs if score is not None else 0
         final_header = FitHeader(identity=identity, environment=environment, epoch=schedule.epochs, scored=scored)
-        return None if state is None else _read_state(state, final_header, layout)
+        return None if state is None else _read_state(state, final_header, layout, replaces)
 
     loaded = first(read_saved)
     start, curve = (0, Curve()) if loaded is None else _restore(*loaded, network.module, optimizer)
@@ -236,10 +241,10 @@ def _layout(header: FitHeader, module: nn.Module, optimizer: Optimizer, steps: i
 
 
 def _read_state(
-    path: Path, final_header: FitHeader, layout: Callable[[FitHeader], Slots]
+    path: Path, final_header: FitHeader, layout: Callable[[FitHeader], Slots], replaces: dict[str, Any] | None
 ) -> tuple[FitHeader, dict[str, Tensor]] | None:
     """The saved state, checked; None for a new run, after checking that its final state will fit in a file."""
-    if not path.exists():
+    if not path.exists() or (replaces is not None and has_identity(path, KIND, replaces)):
         check_room_for(path, KIND, final_header, layout(final_header))
         return None
     header = open_state(path, KIND, FitHeader, json.loads(json.dumps(final_header.identity)))

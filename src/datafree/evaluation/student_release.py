@@ -14,6 +14,7 @@ from ..distillation.distill import DistilledNetwork
 from ..distillation.distill_online import OnlineNetwork
 from ..distillation.online.history import History
 from ..distillation.online.settings import OnlineDistillation
+from ..distillation.prune import PrunedNetwork
 from ..models.agreement import NO_ACCURACY, Evaluation
 from ..models.network import Network
 from ..releases.release import RELEASE_FOLDER, check_sources, write_release
@@ -35,7 +36,7 @@ def save_student(
     data_name: str = "the data given",
     code: str | ShippedCode | None = None,
 ) -> Path:
-    """Writes what `distill` or `distill_online` returned as a release folder with run.json, and returns the folder.
+    """Writes what `distill`, `prune` or `distill_online` returned as a release folder with run.json, and returns the folder.
 
     run.json states settings, seeds, versions and hashes of what the student learned from; `datafree report` reads it.
     `evaluation` is what `evaluate(student, data, teacher)` returned, on test images of `data_name`; without it the card says
@@ -61,7 +62,8 @@ def save_student(
     if sources is not None:
         check_sources(sources, student)
         settings = {**settings, "with_code": True}
-    log = RunLog("distill", settings, {}, hashes=training.provenance.hashes)
+    verb = "prune" if isinstance(student, PrunedNetwork) else "distill"
+    log = RunLog(verb, settings, {}, hashes=training.provenance.hashes)
     log.began -= training.provenance.seconds
     with (
         parameters_named(out="folder"),
@@ -101,6 +103,8 @@ def _distillation_result(student: DistilledNetwork, evaluation: Evaluation | Non
         "parameters": student.parameters,
         "bytes": student.nbytes(),
     }
+    if isinstance(student, PrunedNetwork):
+        result["pruning"] = [entry.model_dump(exclude_none=True) for entry in student.rounds]
     if evaluation is None:
         result["agreement_on_what_it_learnt_from"] = training.agreement.equal
         result["agreement_warning"] = training.agreement.warning
@@ -142,4 +146,7 @@ def _notes(
         quality = f"agreement with its teacher {equal:.2f} % on the images it learned from; {NO_ACCURACY}"
     doubtful = isinstance(student, DistilledNetwork) and bool(student.training.warnings)
     near_chance = ", whose target class the teacher predicts near chance" if doubtful else ""
-    return f"distilled from {provenance.teacher} on {provenance.settings['learns_from']}{near_chance}: {quality}"
+    origin = f"distilled from {provenance.teacher}"
+    if isinstance(student, PrunedNetwork):
+        origin = f"pruned from {provenance.teacher} to {100 * student.keep:.3g} % of its weights and repaired"
+    return f"{origin} on {provenance.settings['learns_from']}{near_chance}: {quality}"

@@ -154,7 +154,8 @@ def load_model(
         builder = code_name(architecture)
         if builder is not None and builder.place == "transformers":
             tensors = _named_as_built(architecture, builder, spec, tensors)
-        network = _for_weights(architecture, spec, tensors, path, key, output, sources)
+        reduced = release is not None and release.reduced
+        network = _for_weights(architecture, spec, tensors, path, key, output, sources, reduced=reduced)
     if release is not None:
         network = replace(network, reduced=release.reduced)
     _load(network, tensors, path, key)
@@ -194,12 +195,18 @@ def _for_weights(
     key: str | None,
     output: str | int | None,
     sources: ShippedCode | None,
+    *,
+    reduced: bool,
 ) -> Network:
-    """A network of the zoo or of code, after checking that the weights in `path` fit one of the zoo."""
+    """A network of the zoo or of code, of its full size, after checking that the weights in `path` fit one of the zoo."""
     check_name(architecture)
     if code_name(architecture) is None:  # before its weights are allocated: a few bytes of text can name 40 GB
-        state = zoo.on_meta(architecture, spec).state_dict()
-        _check_weights(architecture, state, named_as_in(state, tensors, path, key), path)
+        module = zoo.on_meta(architecture, spec)
+        named = named_as_in(module.state_dict(), tensors, path, key)
+        if reduced:
+            take_blocks(module, named)
+            take_sizes(module, {name: tensor.shape for name, tensor in named.items()})
+        _check_weights(architecture, module.state_dict(), named, path)
     return _built(architecture, spec, seed=0, output=output, sources=sources)
 
 

@@ -263,7 +263,7 @@ def architecture_of(network: Network) -> str:
     """Its name in config.json: the zoo name if its weights fit that architecture, otherwise `custom:` and the name of the
     function that builds it, never a path.
     """
-    if is_of_zoo(network):
+    if is_of_zoo(network) or (network.reduced and _is_built_by_zoo(network)):
         return network.name
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _short_name(network)).strip(".-")
     name = name[:LONGEST_OWN] or "network"
@@ -282,6 +282,14 @@ def is_of_zoo(network: Network) -> bool:
         {name: tensor.shape for name, tensor in module.state_dict().items()} for module in (network.module, built)
     )
     return shapes == expected
+
+
+def _is_built_by_zoo(network: Network) -> bool:
+    """Whether the zoo builds a network of its name with the same class, whatever its sizes."""
+    try:
+        return is_zoo(network.name) and type(zoo.on_meta(network.name, network.spec)) is type(network.module)
+    except UserError:
+        return False
 
 
 @checked

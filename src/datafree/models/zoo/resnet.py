@@ -47,14 +47,15 @@ class _Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.stride, self.grow = stride, outputs - inputs
+        self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
-        return torch.relu(out + self._shortcut(x))
+        return torch.relu(out + self._shortcut(x, out.shape[1]))
 
-    def _shortcut(self, x: Tensor) -> Tensor:
+    def _shortcut(self, x: Tensor, channels: int) -> Tensor:
         """Option A: every `stride`-th pixel, zero channels on both sides."""
-        if self.stride == 1 and not self.grow:
+        missing = channels - x.shape[1]
+        if self.stride == 1 and not missing:
             return x
-        return pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.grow // 2, self.grow - self.grow // 2))
+        return pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, missing // 2, missing - missing // 2))

@@ -1,0 +1,258 @@
+"""Prunes a network and repairs it without its data: channels are left out, and the rest is distilled from the original."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from .._core.arguments import check_count, checked
+from .._core.distributed import main_process, together
+from .._core.errors import Notice, UserError
+from .._core.progress import Progress, silent
+from .._core.resume import ADVICE, open_state
+from ..data.augmentation import Augmentation
+from ..data.condensed.condensed_set import Condensed
+from ..models.agreement import agreement
+from ..models.network import Network, copied
+from ..models.reducing import take_sizes
+from ..pruning.allocation import pruned
+from ..records.record import Record
+from .distill import Distillation, DistillationChanges, DistillationPlan, DistilledNetwork, plan_distillation
+from .source_choice import SHARE, ImagesLike, MethodLike
+from .training_loop import KIND, FitHeader
+
+__all__ = ["PrunedNetwork", "PruningPlan", "Round", "plan_pruning", "prune"]
+
+IMAGES, PIXELS = 512, 512 * 3 * 32 * 32
+"""Images on which channels are compared: at most, and their pixels together."""
+FEWEST = 32
+"""Images on which channels are compared, at least."""
+
+
+class Round(BaseModel):
+    """What one round of pruning left, before it was repaired."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    weights: int = Field(ge=1)
+    """Number of weights."""
+    agreement: float = Field(ge=0, le=100)
+    """Agreement with the original, in percent, on the images on which channels were compared; these are no test images."""
+    accuracy: float | None = Field(default=None, ge=0, le=100)
+    """Accuracy in percent, if `accuracy` was given."""
+
+
+class _Done(BaseModel):
+    """The rounds that are done, in the identity of a state."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    rounds: list[Round] = Field(min_length=1, max_length=1000)
+    sizes: dict[str, list[int]]
+    """Shape of each tensor of the last round's network."""
+
+
+@dataclass(frozen=True, repr=False)
+class PrunedNetwork(DistilledNetwork):
+    """A pruned and repaired network, with a description of both."""
+
+    keep: float
+    rounds: tuple[Round, ...]
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """A pruning that is checked and ready to run."""
+
+    distillation: DistillationPlan
+    """The repair; its student is a copy of the original."""
+    keep: float
+    rounds: int
+
+    @property
+    def student(self) -> Network:
+        """The network before pruning, a copy of the original."""
+        return self.distillation.student
+
+    @property
+    def chosen(self) -> Any:
+        """What the repair learns from."""
+        return self.distillation.chosen
+
+    @property
+    def settings(self) -> Distillation:
+        """Those of the repair."""
+        return self.distillation.settings
+
+    def with_temperature_of(self, earlier: Mapping[str, Any]) -> PruningPlan:
+        """See `DistillationPlan.with_temperature_of`."""
+        return replace(self, distillation=self.distillation.with_temperature_of(earlier))
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that must be equal for a stopped run to be continued."""
+        return {**self.distillation.identity(), "keep": self.keep, "rounds": self.rounds}
+
+    def run(
+        self,
+        *,
+        state: Path | None = None,
+        identity: dict[str, Any] | None = None,
+        accuracy: Callable[[Network], float] | None = None,
+        progress: Progress = silent,
+    ) -> PrunedNetwork:
+        """Prunes and repairs; see `prune`."""
+        plain: dict[str, Any] = json.loads(json.dumps(self.identity() if identity is None else identity))
+        teacher, network, rounds, result = self.distillation.teacher, self.student, list[Round](), None
+        if state is not None and state.exists():
+            network, rounds = self._resumed(state, plain)
+            result = self._repaired(network, state, plain, rounds, None, progress)
+        while len(rounds) < self.rounds:
+            earlier = None if result is None else _with_rounds(plain, rounds, result)
+            weights = self.keep ** ((len(rounds) + 1) / self.rounds) * teacher.parameters
+            network = pruned(
+                result or network, weights / (result or network).parameters, self._pixels(), progress=progress
+            )
+            rounds.append(self._round(network, accuracy))
+            result = self._repaired(network, state, plain, rounds, earlier, progress)
+        assert result is not None  # there is at least one round
+        repair = result.training.provenance
+        settings = {key: value for key, value in repair.settings.items() if key not in ("student", "start")}
+        provenance = replace(
+            repair, settings={**settings, "keep": self.keep, "rounds": self.rounds, "seed": self.distillation.seed}
+        )
+        training = replace(result.training, started_from_teacher=True, provenance=provenance)
+        return PrunedNetwork(
+            result.module, result.spec, result.name, result.output, True, training, self.keep, tuple(rounds)
+        )
+
+    def _repaired(
+        self, network: Network, state: Path | None, identity: dict[str, Any], rounds: list[Round],
+        earlier: dict[str, Any] | None, progress: Progress,
+    ) -> DistilledNetwork:  # fmt: skip
+        """The network of the last of these rounds, trained. `earlier` is the identity of the state of the round before."""
+        seed = self.distillation.seed + len(rounds) - 1
+        plan = replace(self.distillation, student=network, start="random", seed=seed)
+        return plan.run(
+            state=state, identity=_with_rounds(identity, rounds, network), replaces=earlier, progress=progress
+        )
+
+    def _resumed(self, state: Path, identity: dict[str, Any]) -> tuple[Network, list[Round]]:
+        """A network of the sizes of the one in a state, and the rounds so far. Raises UserError for another state."""
+        header = open_state(state, KIND, FitHeader, identity, partly=True)
+        try:
+            done = _Done.model_validate_json(json.dumps(header.identity.get("pruning")))
+            if len(done.rounds) > self.rounds:
+                raise ValueError("rounds")
+            network = self.student.with_module(copied(self.student.module))
+            take_sizes(network.module, {name: torch.Size(size) for name, size in done.sizes.items()})
+            network.check()
+        except (ValueError, RuntimeError, UserError) as error:
+            raise UserError(f"{state} is no state of this run: {str(error).splitlines()[0]}; {ADVICE}") from None
+        return network, list(done.rounds)
+
+    def _round(self, network: Network, accuracy: Callable[[Network], float] | None) -> Round:
+        pixels = self._pixels()
+        teacher = self.distillation.teacher
+        equal = agreement(teacher.predict(pixels), network.predict(pixels), teacher.spec.classes).equal
+        return Round(
+            weights=network.parameters, agreement=equal, accuracy=None if accuracy is None else float(accuracy(network))
+        )
+
+    def _pixels(self) -> Tensor:
+        """The images on which channels are compared."""
+        count = min(IMAGES, max(FEWEST, PIXELS // self.student.spec.pixels))
+        pixels, _ = next(iter(self.chosen.source.epoch(self.distillation.seed, 0, count)))
+        return pixels
+
+
+def _with_rounds(identity: dict[str, Any], rounds: list[Round], network: Network) -> dict[str, Any]:
+    """The identity of the state of the last of these rounds, which is that of a network of these sizes."""
+    sizes = {name: list(tensor.shape) for name, tensor in network.module.state_dict().items()}
+    return {**identity, "pruning": {"rounds": [entry.model_dump() for entry in rounds], "sizes": sizes}}
+
+
+def plan_pruning(
+    teacher: Network,
+    keep: float,
+    *,
+    rounds: int = 1,
+    record: Record | None = None,
+    images: ImagesLike | None = None,
+    condensed: Condensed | str | Path | None = None,
+    method: MethodLike | None = None,
+    epoch_images: int | None = None,
+    share: float = SHARE,
+    augmentation: Augmentation | None = None,
+    settings: Distillation | Mapping[str, Any] | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+    **changes: Unpack[DistillationChanges],
+) -> PruningPlan:
+    """Chooses source and temperature as `prune` does, without pruning. Raises the same errors."""
+    if not 0 < keep < 1:
+        raise UserError(f"keep: got {keep:g}, expected above 0 and below 1, a share of the weights; give such a share")
+    check_count("rounds", rounds)
+    module = copied(teacher.module)
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
+    student = replace(teacher.with_module(module), reduced=True)
+    plan = plan_distillation(
+        teacher, student, record=record, images=images, condensed=condensed, method=method, epoch_images=epoch_images,
+        share=share, augmentation=augmentation, settings=settings, start="teacher", seed=seed, progress=progress,
+        **changes,
+    )  # fmt: skip
+    return PruningPlan(plan, keep, rounds)
+
+
+@checked
+def prune(
+    teacher: Network,
+    keep: float,
+    *,
+    rounds: int = 1,
+    record: Record | None = None,
+    images: ImagesLike | None = None,
+    condensed: Condensed | str | Path | None = None,
+    method: MethodLike | None = None,
+    epoch_images: int | None = None,
+    share: float = SHARE,
+    augmentation: Augmentation | None = None,
+    settings: Distillation | Mapping[str, Any] | None = None,
+    seed: int = 0,
+    state: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    accuracy: Callable[[Network], float] | None = None,
+    progress: Progress = silent,
+    **changes: Unpack[DistillationChanges],
+) -> PrunedNetwork:
+    """A network with at most the share `keep` of the weights of `teacher`, repaired without its data.
+
+        small = prune(teacher, 0.25, images="set", epochs=30)
+
+    Channels are left out in all layers that write or read them, most where the teacher's answers change least per weight
+    (`pruning.allocation`); the others are chosen and refitted as for a student with `start` "teacher". Then the network is
+    distilled from the teacher, as `distill` does from the same arguments, for `epochs` passes over the images. With several
+    `rounds` both are repeated: each round keeps the same share of the weights of the one before.
+
+    `accuracy` is called with the network of each round before it is repaired; its percentages are in the result's `rounds`,
+    beside the agreement with the teacher. `state` and `identity` are those of `distill`. Raises UserError for a share that
+    cannot be kept, and as `distill` does.
+    """
+    with together():
+        plan = plan_pruning(
+            teacher, keep, rounds=rounds, record=record, images=images, condensed=condensed, method=method,
+            epoch_images=epoch_images, share=share, augmentation=augmentation, settings=settings, seed=seed,
+            progress=progress, **changes,
+        )  # fmt: skip
+        for warning in plan.chosen.warnings if main_process() else ():
+            warnings.warn(Notice(f"{warning}; a network is hardly repaired by them"), stacklevel=3)
+        return plan.run(state=state, identity=identity, accuracy=accuracy, progress=progress)
