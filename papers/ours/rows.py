@@ -44,6 +44,8 @@ class Row:
     start: Start = "random"
     method: MetaGenerator = RECIPE
     learning: Distillation = LEARNING
+    keep: float | None = None
+    """Share of the weights of a pruned teacher; None: the student is not one."""
 
     def schedule(self, images: int) -> Distillation:
         """The settings with the fewest epochs that have `steps` steps: `kd` gets a few more rather than less."""
@@ -110,7 +112,7 @@ class Pair:
         method = None if row.images is None else row.method.model_dump(mode="json")
         return {
             **shared, "student": Path(row.student).name, "start": row.start, "steps": row.steps, "images": row.images,
-            "method": method, "learning": learning,
+            "method": method, "learning": learning, **({} if row.keep is None else {"keep": row.keep}),
         }  # fmt: skip
 
 
@@ -163,6 +165,8 @@ CIFAR10 = Pair(
         **_named("resnet14", _student("shallow", start="teacher", learning=GENTLE)),
         **_named(BASE, _student("half", QUARTER)),
         **_named(f"{BASE}, teacher start", _student("half", QUARTER, start="teacher")),
+        **_named("pruned, quarter budget", _student("pruned", QUARTER, start="teacher", keep=0.25)),
+        **_named("shallow, quarter budget", _student("shallow", QUARTER, start="teacher", learning=GENTLE)),
         **ABLATIONS,
     },
 )  # fmt: skip

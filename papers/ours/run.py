@@ -29,6 +29,7 @@ from datafree._core.files import read_json, write_json
 from datafree.data import load
 from datafree.distillation.distill import distill
 from datafree.distillation.distill_online import distill_online
+from datafree.distillation.prune import prune
 from datafree.distillation.train import train
 from datafree.evaluation.accuracy import evaluate
 from datafree.evaluation.similarity import similarity
@@ -75,10 +76,20 @@ class Chain:
         state = cell_path(self.folder, name).with_suffix(".state.safetensors")
         identity = {**self.pair.settings(name), "seed": self.seed}
         start, resumed = time.process_time(), state.exists()
-        student = distill(
-            self.teacher, row.student, images=images, settings=schedule, start=row.start, seed=self.seed, state=state,
-            identity=identity,
-        )  # fmt: skip
+        options: dict[str, Any] = {
+            "images": images, "settings": schedule, "seed": self.seed, "state": state, "identity": identity,
+        }  # fmt: skip
+        if row.keep is None:
+            student = distill(self.teacher, row.student, start=row.start, **options)
+        else:
+            student = prune(
+                self.teacher, row.keep, accuracy=lambda network: evaluate(network, self.test).accuracy, **options
+            )
+            measured = {
+                **measured,
+                "accuracy_before_repair": student.rounds[-1].accuracy,
+                "weights": student.parameters,
+            }
         seconds = time.process_time() - start
         state.unlink()
         curve = student.training.curve
@@ -150,6 +161,8 @@ def collect(budget: str, work: Path) -> list[dict[str, Any]]:
 
 METRICS = {
     "agreement": ("% of test images, agreement with the teacher", "agreement"),
+    "accuracy_before_repair": ("% of test images, pruned and not trained", "accuracy before the repair"),
+    "weights": ("weights", "number of weights"),
     "synthesis_cpu_seconds": ("CPU-seconds, one thread", "CPU-seconds for the images"),
     "student_cpu_seconds": ("CPU-seconds, one thread", "CPU-seconds for the student"),
     "relative_cpu": ("CPU time / that of kd in the same run", "CPU time / that of kd"),
