@@ -82,14 +82,9 @@ class Chain:
         if row.keep is None:
             student = distill(self.teacher, row.student, start=row.start, **options)
         else:
-            student = prune(
-                self.teacher, row.keep, accuracy=lambda network: evaluate(network, self.test).accuracy, **options
-            )
-            measured = {
-                **measured,
-                "accuracy_before_repair": student.rounds[-1].accuracy,
-                "weights": student.parameters,
-            }
+            student = prune(self.teacher, row.keep, accuracy=self.accuracy, **options)
+            before = student.rounds[-1].accuracy
+            measured = {**measured, "accuracy_before_repair": before, "weights": student.parameters}
         seconds = time.process_time() - start
         state.unlink()
         curve = student.training.curve
@@ -113,6 +108,10 @@ class Chain:
             **asdict(evaluate(student, self.test, self.teacher)), "loss": student.history.loss,
             "student_cpu_seconds": None if resumed else round(seconds, 1),
         }  # fmt: skip
+
+    def accuracy(self, network: Network) -> float:
+        """In percent of the test images."""
+        return evaluate(network, self.test).accuracy
 
     # -- parts ----------------------------------------------------------------------------------------------------
 

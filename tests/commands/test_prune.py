@@ -9,7 +9,8 @@ import pytest
 from datafree._core.files import read_json
 
 
-def test_the_command_says_what_each_step_costs(release, command, here):
+@pytest.mark.usefixtures("here")
+def test_the_command_says_what_each_step_costs(release, command):
     done = command(f"prune {release} --keep 0.5 --data digits --limit 64 --epochs 1 --out p --quiet")
     assert done.code == 0, done.err
     assert "accuracy before pruning" in done.out and "before the repair" in done.out and "reduced:" in done.out
@@ -31,7 +32,8 @@ def test_the_command_says_what_each_step_costs(release, command, here):
         ("--keep 0.5 --set nowhere", "nowhere"),
     ],
 )
-def test_one_line_says_what_is_wrong(release, command, here, words, message):
+@pytest.mark.usefixtures("here")
+def test_one_line_says_what_is_wrong(release, command, words, message):
     done = command(f"prune {release} {words} --out p --quiet")
     assert done.code == 2 and message in done.err and len(done.err.splitlines()) == 1
     assert not Path("p").exists()
