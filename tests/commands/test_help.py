@@ -12,7 +12,7 @@ from datafree.cli import VERBS
 
 ALL = (
     "demo", "train", "record", "inspect", "synthesize", "distill", "quantize", "evaluate", "similarity", "report", "pack",
-    "convert", "rerun", "condense", "import-condensed", "expand", "list", "completion", "compare",
+    "convert", "rerun", "condense", "import-condensed", "expand", "list", "completion", "compare", "prune",
 )  # fmt: skip
 FLAGS = {
     "train": ("--out", "--data", "--limit", "--size", "--epochs", "--learning-rate", "--seed", "--device", "--quiet"),
@@ -25,6 +25,7 @@ FLAGS = {
     ),
     "distill": ("--set", "--condensed", "--share", "--epoch-images", "--data", "--temperature", "--epochs", "--loss",
     "--code", "--seed"),
+    "prune": ("--keep", "--rounds", "--out", "--set", "--epochs", "--optimizer", "--shift", "--data", "--code", "--seed"),
     "quantize": (
         "--out", "--weight-bits", "--activation-bits", "--first-bits", "--last-bits", "--calibrate", "--images",
         "--equalise",

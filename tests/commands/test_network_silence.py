@@ -26,6 +26,7 @@ LINES = (
     "inspect teacher",
     "synthesize gaussian teacher --images 4 --chunk 4 --out g --quiet",
     "distill teacher --set set --epochs 1 --out d --quiet",
+    "prune teacher --keep 0.5 --set set --epochs 1 --out n --quiet",
     "evaluate student --data digits",
     "similarity teacher noise --images 16 --quiet",
     "train hinton16 --data digits --epochs 5 --batch 16 --learning-rate 0.01 --out taught --quiet",

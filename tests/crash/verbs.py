@@ -100,6 +100,7 @@ VERBS = {
     "distill data": _plain("distill teacher hinton4 --data digits --limit 100 --epochs 2", EPOCHS),
     "distill record": _plain("distill fresh top teacher hinton4 --steps 1 --epoch-images 16 --epochs 2", EPOCHS),
     "distill condensed": _plain("distill teacher hinton4 --condensed few --epoch-images 16 --epochs 2", EPOCHS),
+    "prune": _plain("prune teacher --keep 0.5 --rounds 2 --set set --epochs 2", EPOCHS),
     "online": _plain(
         "distill online teacher hinton4 --epochs 2 --iterations 2 --batch 8",
         EPOCHS,
