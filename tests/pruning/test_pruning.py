@@ -144,6 +144,18 @@ def test_frozen_weights_are_repaired_too(normed):
     assert all(parameter.requires_grad for parameter in small.module.parameters())
 
 
+@pytest.mark.parametrize(("value", "name"), [("high", "str"), (float("nan"), "nan")])
+def test_an_accuracy_that_is_no_number_is_refused(normed, value, name):
+    with pytest.raises(UserError, match=f"accuracy: returned {name}"):
+        df.prune(normed, 0.5, images=torch.rand(32, 1, 8, 8), epochs=1, accuracy=lambda _: value)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_images_are_enough(normed, count):
+    small = df.prune(normed, 0.5, images=torch.rand(count, 1, 8, 8), epochs=1)
+    assert small.parameters <= 0.5 * normed.parameters
+
+
 class _StoppedError(Exception):
     pass
 

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -27,7 +28,7 @@ from ..pruning.allocation import pruned
 from ..records.record import Record
 from .distill import Distillation, DistillationChanges, DistillationPlan, DistilledNetwork, plan_distillation
 from .source_choice import SHARE, ImagesLike, MethodLike
-from .training_loop import KIND, FitHeader
+from .training_loop import KIND, FitHeader, checked_score
 
 __all__ = ["PrunedNetwork", "PruningPlan", "Round", "plan_pruning", "prune"]
 
@@ -46,8 +47,8 @@ class Round(BaseModel):
     """Number of weights."""
     agreement: float = Field(ge=0, le=100)
     """Agreement with the original, in percent, on the images on which channels were compared; these are no test images."""
-    accuracy: float | None = Field(default=None, ge=0, le=100)
-    """Accuracy in percent, if `accuracy` was given."""
+    accuracy: float | None = None
+    """What `accuracy` returned, if it was given."""
 
 
 class _Done(BaseModel):
@@ -118,7 +119,7 @@ class PruningPlan:
             earlier = None if result is None else _with_rounds(plain, rounds, result)
             weights = self.keep ** ((len(rounds) + 1) / self.rounds) * teacher.parameters
             network = pruned(
-                result or network, weights / (result or network).parameters, self._pixels(), progress=progress
+                result or network, weights / (result or network).parameters, self._pixels, progress=progress
             )
             rounds.append(self._round(network, accuracy))
             result = self._repaired(network, state, plain, rounds, earlier, progress)
@@ -159,13 +160,16 @@ class PruningPlan:
         return network, list(done.rounds)
 
     def _round(self, network: Network, accuracy: Callable[[Network], float] | None) -> Round:
-        pixels = self._pixels()
         teacher = self.distillation.teacher
-        equal = agreement(teacher.predict(pixels), network.predict(pixels), teacher.spec.classes).equal
+        logits, expected = network.predict(self._pixels), teacher.predict(self._pixels)
+        equal = agreement(expected, logits, teacher.spec.classes).equal
         return Round(
-            weights=network.parameters, agreement=equal, accuracy=None if accuracy is None else float(accuracy(network))
+            weights=network.parameters,
+            agreement=equal,
+            accuracy=None if accuracy is None else checked_score(accuracy(network), "accuracy"),
         )
 
+    @cached_property
     def _pixels(self) -> Tensor:
         """The images on which channels are compared."""
         count = min(IMAGES, max(FEWEST, PIXELS // self.student.spec.pixels))
@@ -243,9 +247,9 @@ def prune(
     distilled from the teacher, as `distill` does from the same arguments, for `epochs` passes over the images. With several
     `rounds` both are repeated: each round keeps the same share of the weights of the one before.
 
-    `accuracy` is called with the network of each round before it is repaired; its percentages are in the result's `rounds`,
-    beside the agreement with the teacher. `state` and `identity` are those of `distill`. Raises UserError for a share that
-    cannot be kept, and as `distill` does.
+    `accuracy` is called with the network of each round before it is repaired; what it returns, a number, is in the result's
+    `rounds`, beside the agreement with the teacher. `state` and `identity` are those of `distill`. Raises UserError for a
+    share that cannot be kept, and as `distill` does.
     """
     with together():
         plan = plan_pruning(

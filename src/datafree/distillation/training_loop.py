@@ -109,14 +109,14 @@ def new_optimizer(schedule: Schedule, module: nn.Module) -> Optimizer:
     return torch.optim.Adam(module.parameters(), lr=schedule.learning_rate, fused=True)
 
 
-def checked_score(value: Any) -> float:
+def checked_score(value: Any, name: str = "score") -> float:
     """The value that a caller's `score` returned. Raises UserError unless it is a finite number."""
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise UserError(f"score: returned {type(value).__name__}, expected a number; return one") from None
+        raise UserError(f"{name}: returned {type(value).__name__}, expected a number; return one") from None
     if not math.isfinite(number):
-        raise UserError(f"score: returned {number}, expected a finite number; return one")
+        raise UserError(f"{name}: returned {number}, expected a finite number; return one")
     return number
 
 

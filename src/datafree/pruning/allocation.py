@@ -35,7 +35,7 @@ def pruned(network: Network, keep: float, pixels: Tensor, *, progress: Progress 
     only that group is narrowed. Channels are then left out where that costs least per weight. Raises UserError if so few
     weights cannot be kept.
     """
-    fitted, measured = pixels[::2], pixels[1::2]
+    fitted, measured = pixels[::2], pixels[1::2] if len(pixels) > 1 else pixels
     groups = removable_groups(network, 1 / LEVELS)
     fewest = [kept_channels(network, group, 1 / LEVELS) for group in groups]
     target = int(keep * network.parameters)
