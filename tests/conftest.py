@@ -84,6 +84,16 @@ def _onnxruntime():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_seed_for_devices_that_are_missing():
+    """torch keeps each seed, with the text of the whole stack, for devices that may come later: a millisecond each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (torch.cuda, torch.mtia, torch.xpu):
+            if not kind.is_available():
+                patch.setattr(kind, "manual_seed_all", lambda seed: None)  # noqa: ARG005
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _operators_read_once():
     """torch.onnx reads the signatures of its 550 operators anew for every export, and torch.export looks for composite
     operators in each of 30 namespaces: half the time of a small one.
