@@ -94,6 +94,14 @@ def _no_seed_for_devices_that_are_missing():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk():
+    """No power cut comes between a write and the next read. Tests that count, fail or note the calls put their own here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda number: None if os.fstat(number) else None)  # a closed file is still an error
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _operators_read_once():
     """torch.onnx reads the signatures of its 550 operators anew for every export, and torch.export looks for composite
     operators in each of 30 namespaces: half the time of a small one.
