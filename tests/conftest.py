@@ -108,13 +108,16 @@ def _operators_read_once():
     """
     try:
         from torch._export import utils
+        from torch.export import decomp_utils, exported_program
         from torch.onnx._internal.exporter._registration import ONNXRegistry
 
         find, registered = utils._materialize_cpp_cia_ops, torch._C._dispatch_get_registrations_for_dispatch_key
-    except (ImportError, AttributeError):  # private, and elsewhere in another torch: then as slow as it is
+        collect, places = utils._collect_all_valid_cia_ops, (decomp_utils, exported_program)
+        assert all(place._collect_all_valid_cia_ops is collect for place in places)
+    except (ImportError, AttributeError, AssertionError):  # private, and elsewhere in another torch: then as slow as it is
         yield
         return
-    found = set()
+    found, collected = set(), {}
 
     def find_new():
         now = tuple(registered("CompositeImplicitAutograd"))
@@ -122,9 +125,21 @@ def _operators_read_once():
             find()
             found.add(now)
 
+    def loaded():
+        return tuple((name, len(getattr(getattr(torch.ops, name, None), "_dir", ()))) for name in torch.ops._dir)
+
+    def collect_new():
+        now = tuple(registered("CompositeImplicitAutograd"))
+        if (now, loaded()) not in collected:
+            operators = collect()  # which loads some of them
+            collected[now, loaded()] = operators
+        return collected[now, loaded()]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
         patch.setattr(utils, "_materialize_cpp_cia_ops", find_new)
+        for place in places:
+            patch.setattr(place, "_collect_all_valid_cia_ops", collect_new)
         yield
 
 
