@@ -95,10 +95,17 @@ def _no_seed_for_devices_that_are_missing():
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_waiting_for_the_disk():
-    """No power cut comes between a write and the next read. Tests that count, fail or note the calls put their own here."""
+    """No power cut comes between a write and the next read."""
+    real = os.fsync
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda number: None if os.fstat(number) else None)  # a closed file is still an error
-        yield
+        patch.setattr(os, "fsync", os.fstat)  # which refuses a closed file too
+        yield real
+
+
+@pytest.fixture
+def synced(_no_waiting_for_the_disk, monkeypatch):
+    """For tests of what a crash leaves: os.fsync as it is."""
+    monkeypatch.setattr(os, "fsync", _no_waiting_for_the_disk)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -114,7 +121,11 @@ def _operators_read_once():
         find, registered = utils._materialize_cpp_cia_ops, torch._C._dispatch_get_registrations_for_dispatch_key
         collect, places = utils._collect_all_valid_cia_ops, (decomp_utils, exported_program)
         assert all(place._collect_all_valid_cia_ops is collect for place in places)
-    except (ImportError, AttributeError, AssertionError):  # private, and elsewhere in another torch: then as slow as it is
+    except (
+        ImportError,
+        AttributeError,
+        AssertionError,
+    ):  # private, and elsewhere in another torch: then as slow as it is
         yield
         return
     found, collected = set(), {}

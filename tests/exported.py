@@ -55,7 +55,9 @@ def _key(module: Any, images: tuple[torch.Tensor, ...], options: dict[str, Any])
             return None
         digest.update(repr((name, type(part).__name__, part.training, getattr(part, "code", ""))).encode())
         if isinstance(part, GraphModule):
-            nodes = [(node.op, node.name, str(node.target), str(node.args), str(node.kwargs)) for node in part.graph.nodes]
+            nodes = [
+                (node.op, node.name, str(node.target), str(node.args), str(node.kwargs)) for node in part.graph.nodes
+            ]
             digest.update(repr(nodes).encode())
         own = vars(part)
         tensors = {**own["_parameters"], **own["_buffers"]}

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from tests.exported import exported_once
 
 from datafree.cli.main import run

@@ -145,9 +145,7 @@ def not_imported(tmp_path_factory) -> tuple[dict[str, list[str]], str]:
     ended, out, err = forked(IMPORTS, places)
     assert ended == 0, err
     wrong = list(map(Path, out.splitlines()))
-    return {
-        page.stem: [place.name for place in wrong if place.parent.name == page.stem] for page in PYTHON
-    }, err
+    return {page.stem: [place.name for place in wrong if place.parent.name == page.stem] for page in PYTHON}, err
 
 
 @pytest.mark.parametrize("page", [page for page in PYTHON if files(page)], ids=lambda page: page.stem)

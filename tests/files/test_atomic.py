@@ -18,6 +18,9 @@ from datafree._core.errors import UserError
 from datafree._core.files import atomic, read_tensors, sweep, write_bytes, write_json, write_tensors, write_text
 
 
+pytestmark = pytest.mark.usefixtures("synced")
+
+
 class FailingFile:
     """A binary file whose writes are counted and fail by order."""
 

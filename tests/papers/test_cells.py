@@ -83,6 +83,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def test_a_paper_also_runs_by_the_path_of_its_file(tmp_path):
     script = ROOT / "papers" / "binici2022" / "run.py"
-    ended, out, err = forked(BY_PATH, [str(script), "--budget", "smoke", "--collect", "--jobs", "1", "--work", str(tmp_path)])
+    ended, out, err = forked(
+        BY_PATH, [str(script), "--budget", "smoke", "--collect", "--jobs", "1", "--work", str(tmp_path)]
+    )
     assert ended == 0, err
     assert "| teacher | - | - | 0 | - | not run |" in out

@@ -35,6 +35,7 @@ from datafree.synthesis.cost import (
 from datafree.synthesis.methods import from_name
 from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
 
+
 @pytest.fixture
 def left(monkeypatch):
     """Makes so many bytes available."""

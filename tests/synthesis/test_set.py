@@ -21,8 +21,8 @@ from datafree.cli.arguments import Data
 from datafree.cli.loading import images_of
 from datafree.cli.main import run as run_line
 from datafree.models.input_spec import InputSpec
-from datafree.models.pixel_bytes import to_bytes, to_pixels
 from datafree.models.network import Network
+from datafree.models.pixel_bytes import to_bytes, to_pixels
 from datafree.records.record import Record, record
 from datafree.records.statistics.input import InputMoments
 from datafree.records.statistics.moments import Moments
