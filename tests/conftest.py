@@ -84,19 +84,51 @@ def _onnxruntime():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_seed_for_devices_that_are_missing():
+    """torch keeps each seed, with the text of the whole stack, for devices that may come later: a millisecond each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (torch.cuda, torch.mtia, torch.xpu):
+            if not kind.is_available():
+                patch.setattr(kind, "manual_seed_all", lambda seed: None)  # noqa: ARG005
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk():
+    """No power cut comes between a write and the next read."""
+    real = os.fsync
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which refuses a closed file too
+        yield real
+
+
+@pytest.fixture
+def synced(_no_waiting_for_the_disk, monkeypatch):
+    """For tests of what a crash leaves: os.fsync as it is."""
+    monkeypatch.setattr(os, "fsync", _no_waiting_for_the_disk)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _operators_read_once():
     """torch.onnx reads the signatures of its 550 operators anew for every export, and torch.export looks for composite
     operators in each of 30 namespaces: half the time of a small one.
     """
     try:
         from torch._export import utils
+        from torch.export import decomp_utils, exported_program
         from torch.onnx._internal.exporter._registration import ONNXRegistry
 
         find, registered = utils._materialize_cpp_cia_ops, torch._C._dispatch_get_registrations_for_dispatch_key
-    except (ImportError, AttributeError):  # private, and elsewhere in another torch: then as slow as it is
+        collect, places = utils._collect_all_valid_cia_ops, (decomp_utils, exported_program)
+        assert all(place._collect_all_valid_cia_ops is collect for place in places)
+    except (
+        ImportError,
+        AttributeError,
+        AssertionError,
+    ):  # private, and elsewhere in another torch: then as slow as it is
         yield
         return
-    found = set()
+    found, collected = set(), {}
 
     def find_new():
         now = tuple(registered("CompositeImplicitAutograd"))
@@ -104,9 +136,21 @@ def _operators_read_once():
             find()
             found.add(now)
 
+    def loaded():
+        return tuple((name, len(getattr(getattr(torch.ops, name, None), "_dir", ()))) for name in torch.ops._dir)
+
+    def collect_new():
+        now = tuple(registered("CompositeImplicitAutograd"))
+        if (now, loaded()) not in collected:
+            operators = collect()  # which loads some of them
+            collected[now, loaded()] = operators
+        return collected[now, loaded()]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
         patch.setattr(utils, "_materialize_cpp_cia_ops", find_new)
+        for place in places:
+            patch.setattr(place, "_collect_all_valid_cia_ops", collect_new)
         yield
 
 

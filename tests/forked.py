@@ -22,6 +22,25 @@ DATAFREE = "from datafree.cli.main import main; main()"
 """The program that `-m datafree` is."""
 
 
+FORGET = """
+import sys
+kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in PACKAGES}
+class AsBefore:
+    def find_spec(self, name, *_):
+        from importlib.machinery import ModuleSpec
+        return ModuleSpec(name, self) if name in kept else None
+    def create_module(self, spec):
+        self.spec = kept[spec.name].__spec__
+        return kept[spec.name]
+    def exec_module(self, module):
+        module.__spec__ = self.spec
+sys.meta_path.insert(0, AsBefore())
+"""
+"""A program's first lines: as if none of PACKAGES had been imported. An import of one finds what was there before, since
+the operators of torch and its extensions can be registered only once in a process.
+"""
+
+
 class Forked:
     """Runs `code` as `python -c CODE ARGV` would."""
 

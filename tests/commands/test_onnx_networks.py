@@ -80,6 +80,7 @@ def test_classes_and_shape_are_stated_too(command, here):
     assert not (here / "q").exists()
 
 
+@pytest.mark.usefixtures("exported_anew")
 def test_a_file_is_quantized_and_the_run_is_repeated_without_trust(command, here):
     pytest.importorskip("torchao")
     made = command(INT8)

@@ -125,6 +125,7 @@ def test_no_verb_writes_a_path_a_user_or_a_machine_into_a_folder(command, secret
         assert beside["folder"] == str(secret)
 
 
+@pytest.mark.usefixtures("exported_anew")
 def test_quantized_files_hold_no_line_of_the_users_code_and_no_path(command, secret):
     with quiet():
         pytest.importorskip("torchao")

@@ -165,6 +165,7 @@ def test_ranges_come_from_batch_norms_alone_too(command, here):
     assert read_json(here / "int8" / "run.json")["result"]["agreement_on_its_own_images"]["equal"] > 85
 
 
+@pytest.mark.usefixtures("exported_anew")
 def test_a_network_without_batch_norm_is_quantized_on_noise_and_the_run_can_be_repeated(command, here):
     done = command("quantize teacher --calibrate noise --images 100 --out int8 --quiet")
     assert (done.code, done.err) == (0, "")
@@ -207,6 +208,7 @@ def test_stopped_without_fine_tuning_it_keeps_nothing_and_says_so(command, here,
 
 
 @pytest.mark.slow  # `make crash` stops it at every point
+@pytest.mark.usefixtures("exported_anew")
 def test_a_stopped_fine_tuning_goes_on_to_the_same_bytes_and_leaves_nothing_of_it_behind(command, here, monkeypatch):
     line = f"quantize {NET} --calibrate noise --images 64 --finetune shown --epochs 3 --batch 32 --out {{}} --quiet"
     save = training_loop._save

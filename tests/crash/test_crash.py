@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or not Path("/proc/self/fd").is_dir(), reason="asks Linux")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork") or not Path("/proc/self/fd").is_dir(), reason="asks Linux"),
+    pytest.mark.usefixtures("synced"),
+]
 sys.path.insert(0, str(Path(__file__).parent))
 
 

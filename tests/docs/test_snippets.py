@@ -7,7 +7,6 @@ import inspect
 import io
 import re
 import shlex
-import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.forked import forked
 
 import datafree as df
 from datafree.cli import VERBS
@@ -119,7 +119,7 @@ FILES = [(page, name) for page in PYTHON for name in files(page)]
 
 IMPORTS = """
 import os, sys
-import datafree, torch
+sys.path.insert(0, "")
 for place in sys.argv[1:]:
     sys.stderr.flush()
     if os.fork() == 0:
@@ -142,13 +142,10 @@ def not_imported(tmp_path_factory) -> tuple[dict[str, list[str]], str]:
         for file, text in files(page).items():
             (folder / page.stem / file).write_text(text, encoding="utf-8")
             places.append(str(folder / page.stem / file.removesuffix(".py")))
-    words = [sys.executable, "-c", IMPORTS, *places]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    wrong = list(map(Path, done.stdout.splitlines()))
-    return {
-        page.stem: [place.name for place in wrong if place.parent.name == page.stem] for page in PYTHON
-    }, done.stderr
+    ended, out, err = forked(IMPORTS, places)
+    assert ended == 0, err
+    wrong = list(map(Path, out.splitlines()))
+    return {page.stem: [place.name for place in wrong if place.parent.name == page.stem] for page in PYTHON}, err
 
 
 @pytest.mark.parametrize("page", [page for page in PYTHON if files(page)], ids=lambda page: page.stem)

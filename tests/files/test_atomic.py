@@ -17,6 +17,8 @@ from tests.forked import Forked
 from datafree._core.errors import UserError
 from datafree._core.files import atomic, read_tensors, sweep, write_bytes, write_json, write_tensors, write_text
 
+pytestmark = pytest.mark.usefixtures("synced")
+
 
 class FailingFile:
     """A binary file whose writes are counted and fail by order."""

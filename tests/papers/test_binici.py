@@ -78,10 +78,16 @@ SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28
 SHAPES |= {"cifar100": (3, 32, 32), "svhn": (3, 32, 32)}
 
 
-def teacher_of(pair, shape):
-    """The pair's teacher with random weights."""
-    network = pair.published.network if pair.published else pair.teacher
+@functools.lru_cache(maxsize=2)
+def teacher_of(network, shape):
+    """A teacher with random weights."""
     return new_model(network, InputSpec(shape=shape, classes=tuple("0123456789")), seed=0)
+
+
+@functools.lru_cache(maxsize=2)
+def generator_of(teacher, latent, width, scene):
+    """One for all rows that have such a generator; nothing here changes it."""
+    return new_generator(teacher, seed=0, latent=latent, width=width, scene=scene)
 
 
 @pytest.mark.parametrize(
@@ -96,17 +102,11 @@ def test_every_row_of_every_budget_can_begin(paper, budget):
     for pair in BUDGETS[paper][budget].pairs:
         channels, *size = SHAPES[pair.data]
         shape = (channels, *(size if pair.size is None else (pair.size, pair.size)))
-        teacher = new_model(
-            pair.published.network if pair.published else pair.teacher,
-            InputSpec(shape=shape, classes=tuple("0123456789")),
-            seed=0,
-        )
+        teacher = teacher_of(pair.published.network if pair.published else pair.teacher, shape)
         for name, row in pair.rows.items():
             settings, memory = row.online(**pair.online), replay.from_dict(dict(row.replay)).bind(teacher, 0)
             scene = None if settings.scene == "none" else Scene(settings.scene)
-            memory.on_new_generator(
-                new_generator(teacher, seed=0, latent=settings.latent, width=settings.width, scene=scene)
-            )
+            memory.on_new_generator(generator_of(teacher, settings.latent, settings.width, scene))
             room = dict(row.replay).get("replay_bytes", replay.BYTES)
             assert memory.nbytes() <= room and getattr(memory, "room", 0) <= room // teacher.spec.pixels, (
                 pair.id,
@@ -131,11 +131,7 @@ def test_a_method_of_the_field_has_its_own_terms_and_images_and_the_pairs_length
 def test_memories_have_as_many_bytes_within_a_percent(budget):
     for pair in BUDGETS["binici2022"][budget].pairs:
         shape = (SHAPES[pair.data][0], 32, 32)
-        teacher = new_model(
-            pair.published.network if pair.published else pair.teacher,
-            InputSpec(shape=shape, classes=tuple("0123456789")),
-            seed=0,
-        )
+        teacher = teacher_of(pair.published.network if pair.published else pair.teacher, shape)
         also = [other.rows for other in BUDGETS["binici2021"][budget].pairs if other.id == pair.id]
         rows = {**pair.rows, **{name: row for one in also for name, row in one.items() if "replay_bytes" in row.replay}}
         sizes = {}
@@ -143,9 +139,7 @@ def test_memories_have_as_many_bytes_within_a_percent(budget):
             if row.replay["replay"] == "none":
                 continue
             settings, memory = row.online(**pair.online), replay.from_dict(dict(row.replay)).bind(teacher, 0)
-            memory.on_new_generator(
-                new_generator(teacher, seed=0, latent=settings.latent, scene=settings.composition())
-            )
+            memory.on_new_generator(generator_of(teacher, settings.latent, None, settings.composition()))
             sizes[name] = memory.room * teacher.spec.pixels if memory.nbytes() == 0 else memory.nbytes()
         assert len(sizes) >= 2 and max(sizes.values()) <= 1.01 * min(sizes.values()), sizes
         assert {"bank", "vae"} <= sizes.keys()

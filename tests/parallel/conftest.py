@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.forked import forked
 
 from datafree.cli.main import run
 
@@ -30,7 +31,7 @@ def alone(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def done_in_turn(alone, tmp_path_factory) -> tuple[Path, str]:
     """The folder where two processes of torchrun have done what in_turn.py says, and what they printed."""
-    from .test_parallel import DISTILL, HERE, both
+    from .test_parallel import DISTILL, FORKED, HERE, TORCHRUN
 
     folder = tmp_path_factory.mktemp("in-turn")
     for name in ("agreeing", "playing"):
@@ -40,7 +41,8 @@ def done_in_turn(alone, tmp_path_factory) -> tuple[Path, str]:
     with pytest.MonkeyPatch.context() as inside:
         inside.chdir(folder)
         assert run(["train", "hinton8", "--data", "few.npz", "--epochs", "1", "--out", "t", "--quiet"]) == 0
-    code, out, err = both(folder, str(HERE / "in_turn.py"), str(folder), str(alone), DISTILL.format("two"))
+        program = [str(HERE / "in_turn.py"), str(folder), str(alone), DISTILL.format("two")]
+        code, out, err = forked(FORKED, [*TORCHRUN[3:], *program], timeout=300)
     assert code == 0, err
     assert {path.name for path in folder.glob("pid-*")} == {"pid-0-of-2", "pid-1-of-2"}, "not two processes"
     return folder, out

@@ -30,4 +30,3 @@ assert len(df.synthesize(df.load_model("t"), None, "gaussian", "shared", images=
 os.chdir(alone)
 assert run(line_of_distill.split()) == 0
 sys.stdout.flush()
-os._exit(0)  # as the command line does after a torchrun: torch's threads can abort an interpreter that winds down

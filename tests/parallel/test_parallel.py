@@ -44,6 +44,25 @@ def start(folder: Path, *argv: str) -> subprocess.Popen[str]:
     )
 
 
+FORKED = """
+import os, runpy, sys
+import torch.distributed.run as torchrun
+
+def work(_, script, *argv):
+    sys.argv[:] = [script, *argv]
+    sys.path.insert(0, os.path.dirname(script))
+    runpy.run_path(script, run_name="__main__")
+
+def forking(config, entrypoint):
+    config.start_method = "fork"
+    return launch(config, work)
+
+launch, torchrun.elastic_launch = torchrun.elastic_launch, forking
+torchrun.main()
+"""
+"""As torchrun, whose processes are forked, so that none imports torch again."""
+
+
 def both(folder: Path, *argv: str) -> tuple[int, str, str]:
     """Exit code, standard output and error of the same command in two processes."""
     with start(folder, *argv) as process:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib.metadata import PackageNotFoundError
 
 import pytest
+from tests.forked import FORGET, forked
 
 from datafree import quantization
 from datafree._core import optional_packages
@@ -123,10 +122,13 @@ def test_every_name_that_the_package_promises_is_there():
 
 def test_the_verbs_are_found_beside_the_others_without_torchao_until_used():
     pytest.importorskip("torchao")
-    code = "import sys, datafree; from datafree import *; Bits, FineTuning; assert 'torchao' not in sys.modules; "
+    code = "import sys\nfor name in [name for name in sys.modules if name.partition('.')[0] == 'datafree']:\n"
+    code += "    del sys.modules[name]\n" + FORGET.replace("PACKAGES", "('torchao',)")
+    code += "import datafree; from datafree import *; Bits, FineTuning; assert 'torchao' not in sys.modules; "
     code += "from datafree import quantize, finetune; assert 'torchao' in sys.modules; import datafree.quantization as own; "
     code += "assert quantize is own.quantize and finetune is own.finetune and 'quantize' in dir(datafree)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    ended, _, err = forked(code, [])
+    assert ended == 0, err
 
 
 def test_the_ends_are_named_where_they_differ():

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.forked import forked
 from torch import nn
 
 from datafree._core import memory
@@ -35,8 +34,6 @@ from datafree.synthesis.cost import (
 )  # fmt: skip
 from datafree.synthesis.methods import from_name
 from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -205,12 +202,14 @@ def test_an_estimate_is_of_whole_chunks_that_are_not_made_yet(tiny, tmp_path, mo
 def shares_of_the_estimate() -> dict[str, float]:
     """Method -> largest memory of a step, as a share of the estimate; each in a process that does no other work."""
     code = """
-import os
+import ctypes, os, sys
 import datafree as df
 from benchmarks.large_images import largest_memory
 from datafree.synthesis.cost import step_cost
 for name in ("bns", "inception"):
+    sys.stdout.flush()
     if os.fork() == 0:
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed before, so that it is counted when it is taken again
         network = df.new_model("resnet20", df.InputSpec(shape=(3, 32, 32), classes=tuple("0123456789")), seed=0)
         bound = df.method(name, steps=1).bind(network, None)
         bound.chunk(0, 0, 2)
@@ -220,8 +219,9 @@ for name in ("bns", "inception"):
 """
     if not Path("/proc/self/statm").exists():
         pytest.skip("no /proc here to measure memory")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    return {name: float(share) for name, share in map(str.split, done.stdout.splitlines())}
+    ended, out, err = forked(code, [])
+    assert ended == 0, err
+    return {name: float(share) for name, share in map(str.split, out.splitlines())}
 
 
 @pytest.mark.parametrize("method", ["bns", "inception"])

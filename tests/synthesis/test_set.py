@@ -21,7 +21,11 @@ from datafree.cli.arguments import Data
 from datafree.cli.loading import images_of
 from datafree.cli.main import run as run_line
 from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
 from datafree.models.pixel_bytes import to_bytes, to_pixels
+from datafree.records.record import Record, record
+from datafree.records.statistics.input import InputMoments
+from datafree.records.statistics.moments import Moments
 from datafree.releases.load import new_model
 from datafree.releases.release import write_release
 from datafree.synthesis.censored_gaussian import fit_censored
@@ -66,13 +70,24 @@ def texts(call) -> str:
     return str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def small(tiny, toy) -> tuple[Network, Record]:
+    """A teacher of 16 pixels and 3 classes, with the record that any method may ask for."""
+    network, moments = tiny("linear"), Moments(covariance="full")
+    return network, record(network, toy(), [InputMoments(), moments, (moments, ("input",))])
+
+
 @pytest.mark.parametrize("method", [QUICK, Distribution(), AllLayers(steps=2, box=True)])
-def test_any_number_of_workers_and_threads_makes_the_same_bytes(make, method, monkeypatch):
+def test_any_number_of_workers_and_threads_makes_the_same_bytes(method, small, tmp_path, monkeypatch):
     monkeypatch.setattr(distribution, "fit_censored", fit_censored)  # anew each time, not as conftest.py has it
-    sets = [make("one", method), make("three", method, workers=3)]
+
+    def make(name, workers=1):
+        return synthesize(*small, method, tmp_path / name, images=50, chunk=20, workers=workers)
+
+    sets = [make("one"), make("three", workers=3)]
     try:
         torch.set_num_threads(2)
-        sets.append(make("threads", method, workers=2))
+        sets.append(make("threads", workers=2))
         assert torch.get_num_threads() == 2, "the number of threads is put back"
     finally:
         torch.set_num_threads(1)

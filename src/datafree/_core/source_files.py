@@ -105,11 +105,16 @@ class SourceFiles:
         return spec
 
     def _is_own(self, name: str) -> bool:
-        top = name.partition(".")[0]
-        return any(file == f"{top}.py" or file.startswith(f"{top}/") for file in self.texts)
+        return name.partition(".")[0] in self._own_names()
+
+    def _own_names(self) -> set[str]:
+        """The first parts of the files' module names."""
+        files = {file.removesuffix(".py") for file in self.texts if file.endswith(".py") and "/" not in file}
+        return files | {file.partition("/")[0] for file in self.texts if "/" in file}
 
     def _loaded(self) -> dict[str, ModuleType]:
-        return {name: module for name, module in list(sys.modules.items()) if self._is_own(name)}
+        names = self._own_names()
+        return {name: module for name, module in list(sys.modules.items()) if name.partition(".")[0] in names}
 
     def _is_closed(self, top: str) -> bool:
         """Whether the import of a module that is not loaded would find a file of the closed folder."""

@@ -199,7 +199,7 @@ def _noted(place: str) -> Iterator[None]:
     files = _FILES.setdefault(place, set())
     package = None if place.endswith(".py") else place.partition(".")[0]
     for name, module in list(sys.modules.items()):
-        of_package = name.partition(".")[0] == package
+        of_package = package is not None and name.partition(".")[0] == package
         if (name in modules_before and not of_package) or name == f"datafree_code_{Path(place).stem}":
             continue
         file = getattr(module, "__file__", None) or ""
