@@ -112,7 +112,7 @@ def test_dropout_is_in_the_teacher_alone():
 def test_the_option_a_shortcut_takes_every_second_pixel_and_pads_channels_with_zeros():
     block = zoo.build("resnet20", spec_of((3, 32, 32), 10)).layer2[0]
     x = torch.arange(2 * 16 * 4 * 4, dtype=torch.float32).view(2, 16, 4, 4)
-    out = block._shortcut(x)
+    out = block._shortcut(x, 32)
     assert out.shape == (2, 32, 2, 2)
     assert torch.equal(out[:, 8:24], x[:, :, ::2, ::2])
     assert not out[:, :8].any()

@@ -15,7 +15,7 @@ from datafree._core.errors import UserError
 from datafree._core.files import read_json
 from datafree.distillation.prune import PrunedNetwork, plan_pruning
 from datafree.pruning.allocation import pruned
-from datafree.pruning.channels import kept_channels, removable_groups, weights_left, with_channels
+from datafree.pruning.channels import WeightCount, kept_channels, removable_groups, with_channels
 from datafree.pruning.selection import copy_teacher_channels
 
 SHAPE = (3, 8, 8)
@@ -85,8 +85,9 @@ def test_the_number_of_weights_is_known_before_channels_are_removed(module, shar
     full = network(module())
     groups = removable_groups(full, share)
     counts = [kept_channels(full, group, share) for group in groups]
-    assert groups and weights_left(full, groups, counts) == with_channels(full, groups, counts).parameters
-    assert weights_left(full, groups, [group.count for group in groups]) == full.parameters
+    count = WeightCount(full, groups)
+    assert groups and count(counts) == with_channels(full, groups, counts).parameters
+    assert count([group.count for group in groups]) == full.parameters
 
 
 def test_channels_that_nothing_depends_on_go_first_and_the_answers_stay(pixels):

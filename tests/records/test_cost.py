@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from tests.forked import forked
 from torch import nn
 
 from datafree._core import memory
@@ -34,6 +35,8 @@ from datafree.synthesis.cost import (
 )  # fmt: skip
 from datafree.synthesis.methods import from_name
 from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -202,14 +205,12 @@ def test_an_estimate_is_of_whole_chunks_that_are_not_made_yet(tiny, tmp_path, mo
 def shares_of_the_estimate() -> dict[str, float]:
     """Method -> largest memory of a step, as a share of the estimate; each in a process that does no other work."""
     code = """
-import ctypes, os, sys
+import os
 import datafree as df
 from benchmarks.large_images import largest_memory
 from datafree.synthesis.cost import step_cost
 for name in ("bns", "inception"):
-    sys.stdout.flush()
     if os.fork() == 0:
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed before, so that it is counted when it is taken again
         network = df.new_model("resnet20", df.InputSpec(shape=(3, 32, 32), classes=tuple("0123456789")), seed=0)
         bound = df.method(name, steps=1).bind(network, None)
         bound.chunk(0, 0, 2)
@@ -219,9 +220,8 @@ for name in ("bns", "inception"):
 """
     if not Path("/proc/self/statm").exists():
         pytest.skip("no /proc here to measure memory")
-    ended, out, err = forked(code, [])
-    assert ended == 0, err
-    return {name: float(share) for name, share in map(str.split, out.splitlines())}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return {name: float(share) for name, share in map(str.split, done.stdout.splitlines())}
 
 
 @pytest.mark.parametrize("method", ["bns", "inception"])

@@ -17,7 +17,7 @@ from torch import Tensor
 from .._core.arguments import check_count, checked
 from .._core.distributed import main_process, together
 from .._core.errors import Notice, UserError
-from .._core.progress import Progress, silent
+from .._core.progress import Progress, silent, stage
 from .._core.resume import ADVICE, open_state
 from ..data.augmentation import Augmentation
 from ..data.condensed.condensed_set import Condensed
@@ -36,6 +36,7 @@ IMAGES, PIXELS = 512, 512 * 3 * 32 * 32
 """Images on which channels are compared: at most, and their pixels together."""
 FEWEST = 32
 """Images on which channels are compared, at least."""
+MOST_ROUNDS = 100
 
 
 class Round(BaseModel):
@@ -56,7 +57,7 @@ class _Done(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    rounds: list[Round] = Field(min_length=1, max_length=1000)
+    rounds: list[Round] = Field(min_length=1, max_length=MOST_ROUNDS)
     sizes: dict[str, list[int]]
     """Shape of each tensor of the last round's network."""
 
@@ -114,15 +115,14 @@ class PruningPlan:
         teacher, network, rounds, result = self.distillation.teacher, self.student, list[Round](), None
         if state is not None and state.exists():
             network, rounds = self._resumed(state, plain)
-            result = self._repaired(network, state, plain, rounds, None, progress)
+            result = network = self._repaired(network, state, plain, rounds, None, progress)
         while len(rounds) < self.rounds:
             earlier = None if result is None else _with_rounds(plain, rounds, result)
             weights = self.keep ** ((len(rounds) + 1) / self.rounds) * teacher.parameters
-            network = pruned(
-                result or network, weights / (result or network).parameters, self._pixels, progress=progress
-            )
+            with stage(progress, "measure what channels are worth") as shown:
+                network = pruned(network, weights / network.parameters, self._pixels, progress=shown)
             rounds.append(self._round(network, accuracy))
-            result = self._repaired(network, state, plain, rounds, earlier, progress)
+            result = network = self._repaired(network, state, plain, rounds, earlier, progress)
         assert result is not None  # there is at least one round
         repair = result.training.provenance
         settings = {key: value for key, value in repair.settings.items() if key not in ("student", "start")}
@@ -204,6 +204,8 @@ def plan_pruning(
     if not 0 < keep < 1:
         raise UserError(f"keep: got {keep:g}, expected above 0 and below 1, a share of the weights; give such a share")
     check_count("rounds", rounds)
+    if rounds > MOST_ROUNDS:
+        raise UserError(f"rounds: got {rounds:,}, expected at most {MOST_ROUNDS}; give fewer, of more epochs")
     module = copied(teacher.module)
     for parameter in module.parameters():
         if parameter.is_floating_point():

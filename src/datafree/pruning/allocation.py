@@ -15,8 +15,8 @@ from .._core.errors import UserError
 from .._core.progress import Progress, silent
 from ..models.channel_groups import ChannelGroup
 from ..models.network import Network, copied
-from .channels import kept_channels, removable_groups, weights_left, with_channels
-from .selection import Part, copy_teacher_channels, measured_parts
+from .channels import WeightCount, kept_channels, removable_groups, with_channels
+from .selection import Part, copy_measured, measured_parts
 
 __all__ = ["pruned"]
 
@@ -35,23 +35,27 @@ def pruned(network: Network, keep: float, pixels: Tensor, *, progress: Progress 
     only that group is narrowed. Channels are then left out where that costs least per weight. Raises UserError if so few
     weights cannot be kept.
     """
+    network.check()
     fitted, measured = pixels[::2], pixels[1::2] if len(pixels) > 1 else pixels
     groups = removable_groups(network, 1 / LEVELS)
     fewest = [kept_channels(network, group, 1 / LEVELS) for group in groups]
     target = int(keep * network.parameters)
-    least = weights_left(network, groups, fewest)
+    count = WeightCount(network, groups)
+    least = count(fewest)
     if least > target:
         raise UserError(
             f"keep: got {keep:g}, expected at least {math.ceil(1000 * least / network.parameters) / 1000:g}: the other "
             f"weights of {network.name} are in channels that cannot be left out; keep more"
         )
-    curves = _curves(network, groups, fewest, fitted, measured, progress)
-    student = with_channels(network, groups, _allocated(network, groups, curves, target))
+    narrowest = with_channels(network, groups, fewest, quick=True)
+    parts = [] if narrowest is None else measured_parts(narrowest, network, fitted)
+    curves = _curves(network, groups, parts, measured, progress)
+    student = with_channels(network, groups, _allocated(count, curves, target))
     if student is None:
         raise UserError(
             f"keep: got {keep:g}, and {network.name} does not work with the channels that this leaves; keep another share"
         )
-    copy_teacher_channels(student, network, fitted)
+    copy_measured(student, network, parts)
     return student
 
 
@@ -66,16 +70,9 @@ class _Curve:
 
 
 def _curves(
-    network: Network,
-    groups: list[ChannelGroup],
-    fewest: list[int],
-    fitted: Tensor,
-    measured: Tensor,
-    progress: Progress,
+    network: Network, groups: list[ChannelGroup], parts: list[Part], measured: Tensor, progress: Progress
 ) -> list[_Curve]:
     """The curve of each group."""
-    narrowest = with_channels(network, groups, fewest)
-    parts = [] if narrowest is None else measured_parts(narrowest, network, fitted)
     expected = network.predict(measured).log_softmax(1)
     state = {name: tensor.detach().cpu() for name, tensor in network.module.state_dict().items()}
     copy = network.with_module(copied(network.module))
@@ -114,17 +111,16 @@ def _divergence(network: Network, pixels: Tensor, expected: Tensor) -> float:
     return value if math.isfinite(value) else WORST
 
 
-def _allocated(network: Network, groups: list[ChannelGroup], curves: list[_Curve], target: int) -> list[int]:
+def _allocated(count: WeightCount, curves: list[_Curve], target: int) -> list[int]:
     """The number of channels of each group, with at most `target` weights in all.
 
     Takes, again and again, the step that costs least per weight that it saves, however many levels it is long. What the last
     steps saved too much goes back to the groups to which it is worth most.
     """
-    levels = [0] * len(groups)
+    levels = [0] * len(curves)
 
     def weights() -> int:
-        counts = [curve.counts[level] for curve, level in zip(curves, levels, strict=True)]
-        return weights_left(network, groups, counts)
+        return count([curve.counts[level] for curve, level in zip(curves, levels, strict=True)])
 
     def best(choices: Callable[[int], Iterable[int]], limit: int | None) -> tuple[int, int] | None:
         """The group and its new level with the lowest price, within a limit of weights."""

@@ -18,7 +18,7 @@ from ..models.channel_groups import ChannelGroup, Place, by_channel, channel_gro
 from ..models.network import Network, copied
 from ..models.reducing import channels_of, put_tensor, take_attributes
 
-__all__ = ["kept_channels", "narrower", "removable_groups", "weights_left", "with_channels"]
+__all__ = ["WeightCount", "kept_channels", "narrower", "removable_groups", "with_channels"]
 
 Masks = dict[Place, Tensor]
 """Place -> which of its channels are kept."""
@@ -141,25 +141,43 @@ def _width(part: nn.Module, place: Place) -> int:
     return part.in_features if isinstance(part, nn.Linear) else part.in_channels  # type: ignore[return-value]
 
 
-def weights_left(network: Network, groups: Sequence[ChannelGroup], counts: Sequence[int]) -> int:
-    """Number of weights of the network with these channels alone."""
-    dropped: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for group, count in zip(groups, counts, strict=True):
-        for place, index in group.indices.items():
-            dropped[place.layer]["in" if place.side == "in" else "out"] += (group.count - count) * index.shape[1]
-    left = network.parameters
-    for layer, sides in dropped.items():
-        part = network.module.get_submodule(layer)
-        entries = {name: part.get_parameter(name) for name in by_channel(part) if name in dict(part.named_parameters())}
-        for name, tensor in entries.items():
-            size = len(tensor) - sides["out"]
-            inputs = tensor.shape[1] if tensor.ndim > 1 else 1
-            if name == "weight" and tensor.ndim > 1 and getattr(part, "groups", 1) == 1:
-                kept = size * (inputs - sides["in"])
-            else:
-                kept = size * inputs
-            left -= tensor.numel() - kept * (tensor.numel() // (len(tensor) * inputs))
-    return left
+class WeightCount:
+    """Counts the weights of a network with fewer channels, without building it."""
+
+    def __init__(self, network: Network, groups: Sequence[ChannelGroup]):
+        layers = list(dict.fromkeys(place.layer for group in groups for place in group.indices))
+        sides = torch.zeros(2, len(layers), len(groups), dtype=torch.long)
+        for number, group in enumerate(groups):
+            for place, index in group.indices.items():
+                sides[int(place.side == "in"), layers.index(place.layer), number] += index.shape[1]
+        self.outputs, self.inputs = sides
+        """Channels that a layer loses per channel of a group, where it writes or scales them, and where it reads them."""
+        self.full = torch.tensor([group.count for group in groups], dtype=torch.long)
+        sizes = [_sizes(network.module.get_submodule(layer)) for layer in layers]
+        self.sizes = torch.tensor(sizes, dtype=torch.long).reshape(len(layers), 4).T
+        counted = sum(outputs * (inputs * weight + other) for outputs, inputs, weight, other in sizes)
+        self.others = network.parameters - counted
+
+    def __call__(self, counts: Sequence[int]) -> int:
+        """The number of weights with `counts` channels of the groups."""
+        dropped = self.full - torch.tensor(list(counts), dtype=torch.long)
+        outputs, inputs, weight, other = self.sizes
+        outputs, inputs = outputs - self.outputs @ dropped, inputs - self.inputs @ dropped
+        return self.others + int((outputs * (inputs * weight + other)).sum())
+
+
+def _sizes(part: nn.Module) -> tuple[int, int, int, int]:
+    """Channels that a layer writes, channels that it reads, weights for each pair of them, and for each that it writes.
+
+    A convolution with groups counts as one that reads a single channel, since it has as many weights whatever it reads.
+    """
+    tensors = {name: tensor for name, tensor in by_channel(part).items() if isinstance(tensor, nn.Parameter)}
+    outputs, weight = channels_of(part), tensors.get("weight")
+    has_inputs = weight is not None and weight.ndim > 1 and getattr(part, "groups", 1) == 1
+    inputs = weight.shape[1] if weight is not None and has_inputs else 1
+    pairs = weight.numel() // (outputs * inputs) if weight is not None and has_inputs else 0
+    others = sum(tensor.numel() for tensor in tensors.values()) // outputs - pairs * inputs
+    return outputs, inputs, pairs, others
 
 
 def _runs_in_training(network: Network) -> bool:

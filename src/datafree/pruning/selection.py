@@ -18,7 +18,7 @@ from .._core.seeds import stream
 from ..models.channel_groups import ChannelGroup, Place, channel_groups
 from ..models.network import Network, copied, frozen
 
-__all__ = ["Part", "copy_teacher_channels", "measured_parts", "same_layers"]
+__all__ = ["Part", "copy_measured", "copy_teacher_channels", "measured_parts", "same_layers"]
 
 PROBES = 16
 SAME = 1e-3
@@ -51,9 +51,20 @@ def copy_teacher_channels(student: Network, teacher: Network, pixels: Tensor) ->
     if not same_layers(student, teacher):
         return False
     teacher.check()
+    _copy(student, teacher, measured_parts(student, teacher, pixels))
+    return True
+
+
+@torch.no_grad()
+def copy_measured(student: Network, teacher: Network, parts: list[Part]) -> None:
+    """Does the same with parts that were measured for a narrower student of the teacher."""
+    groups = {group.key: group for group in channel_groups(student)}
+    _copy(student, teacher, [fitted for part in parts if (fitted := part.fitted(groups)) is not None])
+
+
+def _copy(student: Network, teacher: Network, parts: list[Part]) -> None:
     student_state = student.module.state_dict()
     state = {name: tensor.detach().cpu() for name, tensor in teacher.module.state_dict().items()}
-    parts = measured_parts(student, teacher, pixels)
     changed, selections = dict(state), [part.select() for part in parts]
     for part, selected in zip(parts, selections, strict=True):
         changed |= part.for_student(state, selected)
@@ -63,7 +74,6 @@ def copy_teacher_channels(student: Network, teacher: Network, pixels: Tensor) ->
                 changed[name] = changed[name][channels]
     for name, tensor in student_state.items():
         tensor.copy_(_first_channels(changed[name], tensor))
-    return True
 
 
 def same_layers(student: Network, teacher: Network) -> bool:
@@ -149,6 +159,13 @@ class Part:
     def select(self) -> list[Tensor]:
         """The channels of each group that the student gets, ascending."""
         return _choose(self.readers, self.counts, [pair.student.count for pair in self.pairs])
+
+    def fitted(self, groups: dict[frozenset[tuple[Place, int]], ChannelGroup]) -> Part | None:
+        """The part for a student with these groups; None if they leave no channel out, or one of them is not known."""
+        if any(pair.teacher.key not in groups for pair in self.pairs):
+            return None
+        pairs = [_Pair(pair.teacher, groups[pair.teacher.key]) for pair in self.pairs]
+        return Part(pairs, self.readers) if any(pair.student.count < pair.teacher.count for pair in pairs) else None
 
     @property
     def counts(self) -> list[int]:
