@@ -165,8 +165,7 @@ CIFAR10 = Pair(
         **_named("resnet14", _student("shallow", start="teacher", learning=GENTLE)),
         **_named(BASE, _student("half", QUARTER)),
         **_named(f"{BASE}, teacher start", _student("half", QUARTER, start="teacher")),
-        **_named("pruned, quarter budget", _student("pruned", QUARTER, start="teacher", keep=0.25)),
-        **_named("shallow, quarter budget", _student("shallow", QUARTER, start="teacher", learning=GENTLE)),
+        "pruned, quarter budget/data-free": Row("pruned", **QUARTER, start="teacher", keep=0.25),
         **ABLATIONS,
     },
 )  # fmt: skip
