@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import datafree as df
-from datafree._core.errors import UserError
+from datafree._core.errors import Notice, UserError
 from datafree._core.files import read_json
 from datafree.distillation.prune import PrunedNetwork, plan_pruning
 from datafree.pruning.allocation import pruned
@@ -19,6 +19,7 @@ from datafree.pruning.channels import WeightCount, kept_channels, removable_grou
 from datafree.pruning.selection import copy_teacher_channels
 
 SHAPE = (3, 8, 8)
+pytestmark = pytest.mark.filterwarnings("ignore:the repair lowered")  # on random images, for an epoch
 
 
 class Residual(nn.Module):
@@ -117,7 +118,8 @@ def test_a_share_that_cannot_be_kept_names_the_smallest(pixels):
         pruned(full, 0.01, pixels)
     least = float(str(caught.value).split("at least ")[1].split(":")[0])
     assert pruned(full, least, pixels).parameters <= least * full.parameters
-    with pytest.raises(UserError, match=r"keep: got 0\.5, expected at least 1"):
+    assert pruned(full, 0.5, pixels, original=2 * full.parameters).parameters == full.parameters
+    with pytest.raises(UserError, match=r"keep: got 0\.5, and no channels of Alone can be left out"):
         pruned(network(Alone()), 0.5, pixels)
 
 
@@ -155,6 +157,11 @@ def test_an_accuracy_that_is_no_number_is_refused(normed, value, name):
 def test_few_images_are_enough(normed, count):
     small = df.prune(normed, 0.5, images=torch.rand(count, 1, 8, 8), epochs=1)
     assert small.parameters <= 0.5 * normed.parameters
+
+
+def test_a_repair_that_makes_it_worse_is_flagged(normed):
+    with pytest.warns(Notice, match="the repair lowered the agreement"):
+        df.prune(normed, 0.95, images=torch.rand(64, 1, 8, 8), epochs=1, learning_rate=10.0, optimizer="adam")
 
 
 class _StoppedError(Exception):

@@ -118,12 +118,21 @@ class PruningPlan:
             result = network = self._repaired(network, state, plain, rounds, None, progress)
         while len(rounds) < self.rounds:
             earlier = None if result is None else _with_rounds(plain, rounds, result)
-            weights = self.keep ** ((len(rounds) + 1) / self.rounds) * teacher.parameters
+            share = self.keep ** ((len(rounds) + 1) / self.rounds)
             with stage(progress, "measure what channels are worth") as shown:
-                network = pruned(network, weights / network.parameters, self._pixels, progress=shown)
+                network = pruned(network, share, self._pixels, original=teacher.parameters, progress=shown)
             rounds.append(self._round(network, accuracy))
             result = network = self._repaired(network, state, plain, rounds, earlier, progress)
         assert result is not None  # there is at least one round
+        before, after = rounds[-1].agreement, self._round(result, None).agreement
+        if after < before:
+            warnings.warn(
+                Notice(
+                    f"the repair lowered the agreement with {teacher.name} from {before:.2f} to {after:.2f} % on the images "
+                    "on which channels were compared: train for more epochs, or with a lower rate"
+                ),
+                stacklevel=3,
+            )
         repair = result.training.provenance
         settings = {key: value for key, value in repair.settings.items() if key not in ("student", "start")}
         provenance = replace(

@@ -27,8 +27,10 @@ WORST = 1e30
 
 
 @torch.no_grad()
-def pruned(network: Network, keep: float, pixels: Tensor, *, progress: Progress = silent) -> Network:
-    """A copy of the network with at most the share `keep` of its weights, without training.
+def pruned(
+    network: Network, keep: float, pixels: Tensor, *, original: int | None = None, progress: Progress = silent
+) -> Network:
+    """A copy of the network with at most the share `keep` of its weights, or of `original` weights, without training.
 
     `pixels` (N, C, H, W) in the spec's range: half of them choose channels and refit the layers that read them, the other
     half measure what each group of channels is worth, as the Kullback-Leibler divergence of the classes' probabilities if
@@ -39,13 +41,18 @@ def pruned(network: Network, keep: float, pixels: Tensor, *, progress: Progress 
     fitted, measured = pixels[::2], pixels[1::2] if len(pixels) > 1 else pixels
     groups = removable_groups(network, 1 / LEVELS)
     fewest = [kept_channels(network, group, 1 / LEVELS) for group in groups]
-    target = int(keep * network.parameters)
+    whole = network.parameters if original is None else original
+    target = int(keep * whole)
+    if network.parameters <= target:
+        return network.with_module(copied(network.module))
+    if not groups:
+        raise UserError(f"keep: got {keep:g}, and no channels of {network.name} can be left out; use another student")
     count = WeightCount(network, groups)
     least = count(fewest)
     if least > target:
         raise UserError(
-            f"keep: got {keep:g}, expected at least {math.ceil(1000 * least / network.parameters) / 1000:g}: the other "
-            f"weights of {network.name} are in channels that cannot be left out; keep more"
+            f"keep: got {keep:g}, expected at least {math.ceil(10_000 * least / whole) / 10_000:g}: the other weights of "
+            f"{network.name} are in channels that cannot be left out; keep more"
         )
     narrowest = with_channels(network, groups, fewest, quick=True)
     parts = [] if narrowest is None else measured_parts(narrowest, network, fitted)
@@ -131,7 +138,7 @@ def _allocated(count: WeightCount, curves: list[_Curve], target: int) -> list[in
                 levels[number] = level
                 after = weights()
                 if limit is None or after <= limit:
-                    price = (curve.costs[level] - curve.costs[now]) / abs(before - after)
+                    price = (curve.costs[level] - curve.costs[now]) / max(abs(before - after), 0.5)
                     if lowest is None or price < lowest[0]:
                         lowest = price, number, level
             levels[number] = now
