@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,10 @@ def test_the_smoke_budget_runs_every_row_and_a_second_run_nothing(tmp_path):
 def test_rows_without_data_and_on_real_images_differ_in_nothing_but_the_images(pair):
     for name, row in pair.rows.items():
         if name in rows.ABLATIONS or "/" not in name:
+            continue
+        if row.keep is not None:  # stands beside the student of half width
+            half = pair.rows[f"{rows.BASE}, teacher start/data-free"]
+            assert replace(row, student=half.student, keep=None) == half
             continue
         student, kind = name.rsplit("/", 1)
         control = pair.rows[f"{student}/kd"]
