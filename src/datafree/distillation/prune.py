@@ -27,7 +27,7 @@ from ..models.reducing import take_sizes
 from ..pruning.allocation import pruned
 from ..records.record import Record
 from .distill import Distillation, DistillationChanges, DistillationPlan, DistilledNetwork, plan_distillation
-from .source_choice import SHARE, ImagesLike, MethodLike
+from .source_choice import SHARE, ChosenSource, ImagesLike, MethodLike
 from .training_loop import KIND, FitHeader, checked_score
 
 __all__ = ["PrunedNetwork", "PruningPlan", "Round", "plan_pruning", "prune"]
@@ -85,7 +85,7 @@ class PruningPlan:
         return self.distillation.student
 
     @property
-    def chosen(self) -> Any:
+    def chosen(self) -> ChosenSource:
         """What the repair learns from."""
         return self.distillation.chosen
 
@@ -125,7 +125,7 @@ class PruningPlan:
             result = network = self._repaired(network, state, plain, rounds, earlier, progress)
         assert result is not None  # there is at least one round
         before, after = rounds[-1].agreement, self._round(result, None).agreement
-        if after < before:
+        if after < before and main_process():
             warnings.warn(
                 Notice(
                     f"the repair lowered the agreement with {teacher.name} from {before:.2f} to {after:.2f} % on the images "
@@ -169,9 +169,7 @@ class PruningPlan:
         return network, list(done.rounds)
 
     def _round(self, network: Network, accuracy: Callable[[Network], float] | None) -> Round:
-        teacher = self.distillation.teacher
-        logits, expected = network.predict(self._pixels), teacher.predict(self._pixels)
-        equal = agreement(expected, logits, teacher.spec.classes).equal
+        equal = agreement(self._expected, network.predict(self._pixels), network.spec.classes).equal
         return Round(
             weights=network.parameters,
             agreement=equal,
@@ -185,6 +183,11 @@ class PruningPlan:
         pixels, _ = next(iter(self.chosen.source.epoch(self.distillation.seed, 0, count)))
         return pixels
 
+    @cached_property
+    def _expected(self) -> Tensor:
+        """The original's logits on them."""
+        return self.distillation.teacher.predict(self._pixels)
+
 
 def _with_rounds(identity: dict[str, Any], rounds: list[Round], network: Network) -> dict[str, Any]:
     """The identity of the state of the last of these rounds, which is that of a network of these sizes."""
@@ -197,19 +200,12 @@ def plan_pruning(
     keep: float,
     *,
     rounds: int = 1,
-    record: Record | None = None,
-    images: ImagesLike | None = None,
-    condensed: Condensed | str | Path | None = None,
-    method: MethodLike | None = None,
-    epoch_images: int | None = None,
-    share: float = SHARE,
-    augmentation: Augmentation | None = None,
-    settings: Distillation | Mapping[str, Any] | None = None,
-    seed: int = 0,
-    progress: Progress = silent,
-    **changes: Unpack[DistillationChanges],
+    **arguments: Any,
 ) -> PruningPlan:
-    """Chooses source and temperature as `prune` does, without pruning. Raises the same errors."""
+    """Chooses source and temperature as `prune` does, without pruning. Raises the same errors.
+
+    `arguments` are those of `plan_distillation`, but for the student and its start.
+    """
     if not 0 < keep < 1:
         raise UserError(f"keep: got {keep:g}, expected above 0 and below 1, a share of the weights; give such a share")
     check_count("rounds", rounds)
@@ -220,11 +216,7 @@ def plan_pruning(
         if parameter.is_floating_point():
             parameter.requires_grad_(True)
     student = replace(teacher.with_module(module), reduced=True)
-    plan = plan_distillation(
-        teacher, student, record=record, images=images, condensed=condensed, method=method, epoch_images=epoch_images,
-        share=share, augmentation=augmentation, settings=settings, start="teacher", seed=seed, progress=progress,
-        **changes,
-    )  # fmt: skip
+    plan = plan_distillation(teacher, student, start="teacher", **arguments)
     return PruningPlan(plan, keep, rounds)
 
 

@@ -67,8 +67,9 @@ def train_student(
         difference = (logits - logits.mean(1, keepdim=True)) - (targets - targets.mean(1, keepdim=True))
         return difference.square().mean()
 
-    options: dict[str, Any] = {"seed": seed, "state": state, "identity": identity, "score": score, "on_epoch": on_epoch}
-    options["replaces"] = replaces
+    options: dict[str, Any] = {
+        "seed": seed, "state": state, "identity": identity, "score": score, "on_epoch": on_epoch, "replaces": replaces,
+    }  # fmt: skip
     return fit(student, source, loss, settings, progress=progress, **options)
 
 

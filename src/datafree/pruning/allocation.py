@@ -9,21 +9,19 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div
 
 from .._core.errors import UserError
 from .._core.progress import Progress, silent
 from ..models.channel_groups import ChannelGroup
 from ..models.network import Network, copied
 from .channels import WeightCount, kept_channels, removable_groups, with_channels
+from .divergence import WORST, divergence
 from .selection import Part, copy_measured, measured_parts
 
 __all__ = ["pruned"]
 
 LEVELS = 8
 """Number of steps in which a group is narrowed; the last one is not taken."""
-WORST = 1e30
-"""The cost of what does not work."""
 
 
 @torch.no_grad()
@@ -38,15 +36,14 @@ def pruned(
     weights cannot be kept.
     """
     network.check()
-    fitted, measured = pixels[::2], pixels[1::2] if len(pixels) > 1 else pixels
-    groups = removable_groups(network, 1 / LEVELS)
-    fewest = [kept_channels(network, group, 1 / LEVELS) for group in groups]
     whole = network.parameters if original is None else original
     target = int(keep * whole)
     if network.parameters <= target:
         return network.with_module(copied(network.module))
+    groups = removable_groups(network, 1 / LEVELS)
     if not groups:
         raise UserError(f"keep: got {keep:g}, and no channels of {network.name} can be left out; use another student")
+    fewest = [kept_channels(network, group, 1 / LEVELS) for group in groups]
     count = WeightCount(network, groups)
     least = count(fewest)
     if least > target:
@@ -54,6 +51,7 @@ def pruned(
             f"keep: got {keep:g}, expected at least {math.ceil(10_000 * least / whole) / 10_000:g}: the other weights of "
             f"{network.name} are in channels that cannot be left out; keep more"
         )
+    fitted, measured = pixels[::2], pixels[1::2] if len(pixels) > 1 else pixels
     narrowest = with_channels(network, groups, fewest, quick=True)
     parts = [] if narrowest is None else measured_parts(narrowest, network, fitted)
     curves = _curves(network, groups, parts, measured, progress)
@@ -92,12 +90,12 @@ def _curves(
         for count in counts[1:]:
             if part is None or ranked is None:
                 narrow = with_channels(network, [group], [count], quick=True)
-                costs.append(WORST if narrow is None else _divergence(narrow, measured, expected))
+                costs.append(WORST if narrow is None else divergence(narrow, measured, expected))
                 continue
             selected = [torch.arange(channels) for channels in part.counts]
             selected[number] = ranked[:count].sort().values
             copy.module.load_state_dict({**state, **part.without_others(state, selected)})
-            costs.append(_divergence(copy, measured, expected))
+            costs.append(divergence(copy, measured, expected))
         curves.append(_Curve(counts, list(accumulate(costs, max))))  # fewer channels never count as better
         progress(done + 1, len(groups))
     return curves
@@ -109,13 +107,6 @@ def _part_of(group: ChannelGroup, parts: list[Part]) -> tuple[Part | None, int]:
             if pair.teacher.key == group.key:
                 return part, number
     return None, 0
-
-
-def _divergence(network: Network, pixels: Tensor, expected: Tensor) -> float:
-    """That of the probabilities from the expected ones, given as logarithms (N, K)."""
-    logits = network.predict(pixels).log_softmax(1)
-    value = float(kl_div(logits, expected, reduction="batchmean", log_target=True))
-    return value if math.isfinite(value) else WORST
 
 
 def _allocated(count: WeightCount, curves: list[_Curve], target: int) -> list[int]:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import kl_div
 
 from .._core.errors import UserError
 from ..models.network import Network, copied
 from ..models.reducing import CONTAINERS, named_blocks, pass_block, passed_blocks
+from .divergence import divergence
 
 __all__ = ["shallower"]
 
@@ -39,8 +39,7 @@ def shallower(network: Network, pixels: Tensor, share: float = 1 / 3) -> Network
     for name in removable:
         block = pass_block(shallow.module, name)
         with suppress(Exception):  # anybody's code, which may not work without it
-            logits = shallow.predict(pixels).log_softmax(1)
-            changes[name] = float(kl_div(logits, expected, reduction="batchmean", log_target=True))
+            changes[name] = divergence(shallow, pixels, expected)
         shallow.module.set_submodule(name, block)
     left = Counter(name.rpartition(".")[0] for name in blocks)
     for name in sorted(changes, key=lambda name: changes[name]):
